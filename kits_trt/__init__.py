@@ -1,0 +1,1 @@
+"""Training side: systems, networks, data, phantom, evaluation."""

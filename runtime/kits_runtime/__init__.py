@@ -1,0 +1,1 @@
+"""Runs bundles on CT scans, without torch."""
