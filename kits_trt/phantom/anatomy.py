@@ -85,7 +85,7 @@ def draw_habitus(rng: np.random.Generator) -> Habitus:
     torso = Torso(
         half_width_mm=size * (119 + 27 * visceral),
         front_mm=-size * (72 + 62 * visceral),
-        back_mm=51.0 + 5 * visceral,
+        back_mm=55.0 + 4 * visceral,
         wall_mm=float(rng.uniform(8, 13)),
         fat_side_mm=fat * float(rng.uniform(0.6, 1.0)),
         fat_front_mm=fat * float(rng.uniform(0.5, 1.0)),
