@@ -69,7 +69,7 @@ def _stage(name: str, preset: Preset, *, look: Look, net: str, label: int) -> St
         windows=Patches(
             shape=shape,
             stride=shape if coarse else (z_vox // 2, y_vox // 2, x_vox // 2),
-            join="mean" if coarse else "gaussian",
+            join="keep_centre" if coarse else "gaussian",
         ),
         nets=(net,),
         combine="mean",

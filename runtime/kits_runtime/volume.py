@@ -65,6 +65,12 @@ class Volume:
     orientation: Orientation
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along z, y and x."""
+        z, y, x = self.data.shape
+        return z, y, x
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance of neighbouring voxels along z, y and x."""
         z_mm, y_mm, x_mm = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
