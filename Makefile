@@ -65,7 +65,7 @@ demo: $(VENV_DEMO)/.installed ## make one phantom scan and segment it, without t
 	@rm -rf demo
 	@$(VENV_DEMO)/bin/kits-phantom demo/scans --cases 1 --seed 7 --size 120,512,512 --spacing 3,0.8,0.8
 	@$(VENV_DEMO)/bin/kits-infer -i demo/scans/case_00000/imaging.nii.gz -o demo/out --preview
-	@mask=$$(ls demo/out/*.nii.gz) picture=$$(ls demo/out/*.png) timings=$$(ls demo/out/*.json); \
+	@mask=$$(ls demo/out/*.nii.gz); picture=$$(ls demo/out/*.png); timings=$$(ls demo/out/*.json); \
 	printf 'scan      %s\nmask      %s\npicture   %s\ntimings   %s\n' \
 	  demo/scans/case_00000/imaging.nii.gz "$$mask" "$$picture" "$$timings"
 
@@ -82,7 +82,7 @@ lint: $(VENV)/.installed ## format, lint, types and import contracts only
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 .PHONY: lean
 lean: $(VENV_DEMO)/.installed $(VENV_CPU)/.installed ## check the size of the lean environments
