@@ -59,6 +59,7 @@ _ROWS: Mapping[str, str] = {
     ")": "01000 00100 00010 00010 00010 00100 01000",
 }
 _UNKNOWN = "11111 10001 10001 10001 10001 10001 11111"
+_BLACK: Colour = (0, 0, 0)
 _HEIGHT = 7
 _ADVANCE = 6
 
@@ -89,9 +90,11 @@ def draw_text_into(
 ) -> None:
     """Writes a line into a picture (row, column, RGB), its top left corner at (row, column).
 
-    What leaves the picture is cut off.
+    A black shadow keeps it legible on any ground. What leaves the picture is cut off.
     """
     ink = text_mask(text, size=size)
     row, column = at
-    target = picture[row : row + ink.shape[0], column : column + ink.shape[1]]
-    target[ink[: target.shape[0], : target.shape[1]]] = colour
+    for offset, shade in ((1, _BLACK), (0, colour)):
+        top, left = row + offset, column + offset
+        target = picture[top : top + ink.shape[0], left : left + ink.shape[1]]
+        target[ink[: target.shape[0], : target.shape[1]]] = shade

@@ -23,7 +23,7 @@ Labels = NDArray[np.uint8]
 COLOURS: Mapping[int, Colour] = {1: (64, 200, 120), 2: (255, 80, 64), 3: (80, 160, 255)}
 _OTHER_COLOUR: Colour = (255, 220, 80)
 _WHITE: Colour = (235, 235, 235)
-_GREY: Colour = (130, 130, 130)
+_GREY: Colour = (170, 170, 170)
 _LOWER_HU, _UPPER_HU = -160.0, 240.0
 _PANEL_WIDTH, _PANEL_HEIGHT = 480, 560
 _GAP = 12
@@ -93,7 +93,7 @@ def _view(volume: Volume, labels: Labels, axis: int, index: int) -> _View:
 def _needed_mm_a_pixel(view: _View) -> float:
     rows, columns = view.hu.shape
     row_mm, column_mm = view.spacing_mm
-    return max(rows * row_mm / _PANEL_HEIGHT, columns * column_mm / _PANEL_WIDTH)
+    return float(max(rows * row_mm / _PANEL_HEIGHT, columns * column_mm / _PANEL_WIDTH))
 
 
 def _panel(view: _View, mm_a_pixel: float) -> Picture:

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.bundle import Bundle, open_bundle
+from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.engines import (
@@ -51,8 +51,8 @@ class Segmentation:
 class Segmenter:
     """Holds a bundle's engines for as long as it is open.
 
-    Open it with ``with`` or call ``close``. ``segment`` may be called from several threads; the calls
-    wait for each other, because the engines already use all processors they were given.
+    Open it with ``with`` or call ``close``. ``segment`` may be called from several threads; the
+    calls wait for each other, because the engines already use all processors they were given.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: Engine
         size_vox=net.size_vox,
     )
     batch = 1 if len(net.size_vox) == 3 else SLICES_AT_ONCE
-    precision = "fp32" if "fp32" in net.files else "fp16"
+    precision: Precision = "fp32" if "fp32" in net.files else "fp16"
     return open_engine(
         bundle.net_bytes(name, precision),
         spec,
