@@ -1,0 +1,123 @@
+"""Draws one patient: habitus, organs, kidneys and scanner, each from its own random stream."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kits_trt.phantom.bowel import draw_bowel
+from kits_trt.phantom.fields import SmoothField, draw_field
+from kits_trt.phantom.kidneys import draw_kidney, draw_poses, perirenal_fat
+from kits_trt.phantom.model import Organ, Patient, Torso, stream
+from kits_trt.phantom.organs import draw_adrenals, draw_organs
+from kits_trt.phantom.phases import Phase, draw_hu, draw_phase
+from kits_trt.phantom.scanner import draw_scanner
+from kits_trt.phantom.shapes import Point, rotation
+from kits_trt.phantom.skeleton import draw_skeleton
+from kits_trt.phantom.vessels import draw_vessels
+
+USUAL_PLACES: Mapping[str, Point] = {"right": (9.0, 17.0, -72.0), "left": (-9.0, 17.0, 72.0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habitus:
+    """Build of the trunk: its surfaces, and the fat around the kidneys."""
+
+    torso: Torso
+    perirenal_mm: float
+    kidney_back_mm: float
+
+    @property
+    def wide(self) -> float:
+        """Width of the cavity relative to the average."""
+        return self.torso.half_width_mm / 135.0
+
+
+def draw_patient(seed: int, case: int, *, phase: Phase | None = None) -> Patient:
+    """A random anatomy; the same for the same seed and case, whatever else is drawn.
+
+    Args:
+        seed: Seed of the whole set, not negative.
+        case: Number of the case in the set, not negative.
+        phase: Contrast phase; drawn with the frequencies of ``phases`` where it is None. The
+            anatomy does not depend on it.
+    """
+    habitus = draw_habitus(stream(seed, case, "habitus"))
+    rng = stream(seed, case, "phase")
+    drawn = draw_phase(rng)
+    phase = drawn if phase is None else phase
+    hu = draw_hu(stream(seed, case, "hu"), phase)
+    poses = draw_poses(stream(seed, case, "poses"), habitus.wide, habitus.kidney_back_mm)
+    kidneys = tuple(draw_kidney(stream(seed, case, p.side), p, hu, phase) for p in poses)
+    rng = stream(seed, case, "fat")
+    fat = tuple(perirenal_fat(rng, pose, hu, habitus.perirenal_mm) for pose in poses)
+    hila: dict[str, Point] = {pose.side: pose.place(0.0, -0.05, -1.0) for pose in poses}
+    rng = stream(seed, case, "warp")
+    torso = habitus.torso
+    middle = (torso.back_skin_mm + torso.front_mm - torso.wall_mm - torso.fat_front_mm) / 2
+    return Patient(
+        seed=seed,
+        case=case,
+        phase=phase,
+        hu=hu,
+        torso=torso,
+        warp=draw_warp(rng),
+        turn=rotation(*rng.normal(0, [3.5, 1.5, 1.5]).tolist()),
+        rough=draw_field(rng, 1.0, pitch_mm=13.0, controls=16),
+        grain=draw_field(rng, 1.0, pitch_mm=5.0, controls=24),
+        organs=draw_surroundings(seed, case, hu, torso, fat, hila),
+        kidneys=kidneys,
+        scanner=draw_scanner(stream(seed, case, "scanner")),
+        centre_mm=(
+            float(rng.normal(5, 12)),
+            middle + float(rng.normal(8, 8)),
+            float(rng.normal(0, 6)),
+        ),
+    )
+
+
+def draw_habitus(rng: np.random.Generator) -> Habitus:
+    """A trunk between slim and obese, subcutaneous and visceral fat varying apart."""
+    size = float(np.clip(rng.normal(1.0, 0.06), 0.86, 1.14))
+    visceral = float(rng.beta(1.6, 1.8))
+    under_skin = float(rng.beta(1.6, 2.4))
+    fat = 6 + 42 * under_skin
+    torso = Torso(
+        half_width_mm=size * (119 + 27 * visceral),
+        front_mm=-size * (72 + 62 * visceral),
+        back_mm=51.0 + 5 * visceral,
+        wall_mm=float(rng.uniform(8, 13)),
+        fat_side_mm=fat * float(rng.uniform(0.6, 1.0)),
+        fat_front_mm=fat * float(rng.uniform(0.5, 1.0)),
+        fat_back_mm=14 + fat * float(rng.uniform(0.5, 0.9)),
+        skin_mm=float(rng.uniform(1.5, 2.6)),
+        dome_mm=(float(rng.normal(-132, 12)), float(rng.normal(-118, 12))),
+    )
+    perirenal = 1.5 + 24 * visceral * float(rng.uniform(0.35, 1.0))
+    back = 21.0 - 9 * visceral + float(rng.normal(0, 3))
+    return Habitus(torso=torso, perirenal_mm=perirenal, kidney_back_mm=back)
+
+
+def draw_warp(rng: np.random.Generator) -> tuple[SmoothField, SmoothField, SmoothField]:
+    """The displacement along z, y, x that bends everything in the trunk together."""
+    z, y, x = (draw_field(rng, 3.0, pitch_mm=55.0, controls=14) for _ in range(3))
+    return z, y, x
+
+
+def draw_surroundings(
+    seed: int,
+    case: int,
+    hu: Mapping[str, float],
+    torso: Torso,
+    fat: tuple[Organ, ...],
+    hila: Mapping[str, Point],
+) -> tuple[Organ, ...]:
+    """Everything but the kidneys, in painting order."""
+    return (
+        *draw_bowel(stream(seed, case, "bowel"), hu, torso),
+        *draw_organs(stream(seed, case, "organs"), hu, torso),
+        *fat,
+        *draw_skeleton(stream(seed, case, "bones"), hu, torso),
+        *draw_vessels(stream(seed, case, "vessels"), hu, hila),
+        *draw_adrenals(hu, USUAL_PLACES),
+    )
