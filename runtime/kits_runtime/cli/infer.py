@@ -38,10 +38,22 @@ def _parser() -> argparse.ArgumentParser:
         description="Segments kidneys and kidney tumours in CT scans. Research use only.",
     )
     add = parser.add_argument
-    add("-i", "--input", type=Path, required=True, metavar="IN",
-        help="a .nii or .nii.gz file, a folder of them, a KiTS folder, or a .txt list of files")
-    add("-o", "--output", type=Path, required=True, metavar="OUT",
-        help="folder for <case>.nii.gz and <case>.json; made if missing")
+    add(
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="IN",
+        help="a .nii or .nii.gz file, a folder of them, a KiTS folder, or a .txt list of files",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder for <case>.nii.gz and <case>.json; made if missing",
+    )
     add("--bundle", type=Path, help="folder or .kits file (default: the one in the package)")
     add("--backend", choices=BACKENDS, default="auto", help="what runs the nets (default: auto)")
     add("--device", type=_device, default="auto", help="auto, cpu, or cuda[:N] (default: auto)")
