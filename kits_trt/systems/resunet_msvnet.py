@@ -1,0 +1,145 @@
+"""``resunet-msvnet``: a 3D ResUNet finds the kidneys, a 2.5D V-Net the tumours in them.
+
+Kidneys: slices of 2 mm and 256 x 256, windows of 64 slices every 32 of which the centre is kept.
+Tumours: the scan times the kidney mask, slices of 1 mm and 512 x 512, HU inside the kidney brought
+to 45 slice by slice, slices without kidney left out, the largest component kept.
+
+Ours: the HU windows and the two largest kidney components, of which the paper says nothing. The
+small preset also looks for tumours in a box around each kidney on a coarser grid and keeps every
+tumour.
+"""
+
+from kits_runtime.manifest.schema import (
+    Argmax,
+    AxisCounts,
+    AxisFloats,
+    Boxes,
+    CentreInMask,
+    Clean,
+    Clip,
+    DropSmall,
+    KeepLargest,
+    Look,
+    MiddleOfBox,
+    MultiplyByMask,
+    Patches,
+    Resample,
+    Scale,
+    Slices,
+    Stage,
+    Tight,
+    Whole,
+)
+from kits_trt.systems.system import NetShape, Preset, System
+
+WINDOW_SLICES, WINDOW_STRIDE = 64, 32
+KIDNEY_PLANE_VOX = {"paper": 256, "small": 128}
+KIDNEY_SLICE_MM = {"paper": 2.0, "small": 3.0}
+KIDNEY_HU = (-200.0, 300.0)
+
+NEIGHBOURS = 5
+TUMOUR_PLANE_VOX = {"paper": 512, "small": 96}
+TUMOUR_HU = (-100.0, 250.0)
+KIDNEY_MEAN_HU = 45.0
+
+
+def resunet_msvnet(preset: Preset) -> System:
+    """The two stages of the paper."""
+    plane = KIDNEY_PLANE_VOX[preset]
+    tumour_plane = TUMOUR_PLANE_VOX[preset]
+    return System(
+        name="resunet-msvnet",
+        preset=preset,
+        labels=("background", "kidney", "tumour"),
+        nets={
+            "resunet3d": NetShape(
+                in_channels=1, out_channels=2, size_vox=(WINDOW_SLICES, plane, plane)
+            ),
+            "msvnet": NetShape(
+                in_channels=NEIGHBOURS, out_channels=2, size_vox=(tumour_plane, tumour_plane)
+            ),
+        },
+        stages=(_kidney(preset), _tumour(preset)),
+        overlay=("kidney", "tumour"),
+    )
+
+
+def _kidney(preset: Preset) -> Stage:
+    plane = KIDNEY_PLANE_VOX[preset]
+    return Stage(
+        name="kidney",
+        look=Whole(),
+        steps=(
+            Resample(
+                spacing_mm=(KIDNEY_SLICE_MM[preset], None, None),
+                size_vox=(None, plane, plane),
+                interpolation="linear",
+            ),
+            Clip(lower_hu=KIDNEY_HU[0], upper_hu=KIDNEY_HU[1]),
+            Scale(source=KIDNEY_HU, target=(0.0, 1.0)),
+        ),
+        windows=Patches(
+            shape=(WINDOW_SLICES, plane, plane),
+            stride=(WINDOW_STRIDE, plane, plane),
+            join="keep_centre",
+        ),
+        nets=("resunet3d",),
+        combine="mean",
+        decide=Argmax(labels=(0, 1)),
+        join="mean",
+        clean=(KeepLargest(count=2, per="all"),),
+        clean_on="model",
+    )
+
+
+def _tumour(preset: Preset) -> Stage:
+    plane = TUMOUR_PLANE_VOX[preset]
+    return Stage(
+        name="tumour",
+        look=_tumour_look(preset),
+        steps=(
+            MultiplyByMask(of="kidney"),
+            _tumour_grid(preset),
+            CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU),
+            Clip(lower_hu=TUMOUR_HU[0], upper_hu=TUMOUR_HU[1]),
+            Scale(source=TUMOUR_HU, target=(0.0, 1.0)),
+        ),
+        windows=Slices(
+            depth=NEIGHBOURS,
+            shape=(plane, plane),
+            stride=(plane, plane) if preset == "paper" else (plane * 3 // 4, plane * 3 // 4),
+            join="mean",
+            only="kidney",
+            neighbours="kept",
+        ),
+        nets=("msvnet",),
+        combine="mean",
+        decide=Argmax(labels=(0, 2)),
+        join="mean",
+        clean=_tumour_clean(preset),
+        clean_on="model",
+    )
+
+
+def _tumour_look(preset: Preset) -> Look:
+    if preset == "paper":
+        return Whole()
+    tight = Tight(margin_mm=9.0)
+    return Boxes(
+        of="kidney",
+        per="side",
+        size=(tight, tight, tight),
+        centre=MiddleOfBox(),
+        border="clip",
+        otherwise="empty",
+    )
+
+
+def _tumour_grid(preset: Preset) -> Resample:
+    spacing_mm: AxisFloats = (1.0, None, None) if preset == "paper" else (3.0, 1.5, 1.5)
+    size_vox: AxisCounts = (None, 512, 512) if preset == "paper" else (None, None, None)
+    return Resample(spacing_mm=spacing_mm, size_vox=size_vox, interpolation="linear")
+
+
+def _tumour_clean(preset: Preset) -> tuple[Clean, ...]:
+    return (KeepLargest(count=1, per="all"),) if preset == "paper" else (DropSmall(min_voxels=20),)

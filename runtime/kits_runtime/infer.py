@@ -1,0 +1,216 @@
+"""Runs nets over the windows of a region and hands out finished scores slab by slab along z.
+
+Only the slices that a later window may still change are kept, so memory does not grow with the
+number of slices. A slab of ``None`` stands for slices that nobody was asked about: background.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_runtime.manifest.schema import Argmax, Decide, Patches, Slices, Stage
+from kits_runtime.windows import kept_ranges, padded, window_starts, window_weights
+
+Scores = NDArray[np.float32]
+RunNet = Callable[[NDArray[np.float32]], Scores]
+
+SLICES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slab:
+    """Finished scores (class, z, y, x) of so many slices; None is background."""
+
+    depth: int
+    scores: Scores | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowedInput:
+    """What windows are cut from: the region's values, the value of air, and the slices to ask."""
+
+    values: NDArray[np.float32]
+    air: float
+    kept: NDArray[np.bool_] | None = None
+
+
+def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterator[Slab]:
+    """Yields the scores of a region from its first slice to its last, each slice once.
+
+    ``nets`` take patches (n, channel, ...) and give scores (n, class, ...); they stand in the order
+    of ``stage.nets`` and may reuse what they return at the next call.
+    """
+
+    def ask(patches: NDArray[np.float32]) -> Scores:
+        return combined_scores([net(patches) for net in nets], stage)
+
+    if isinstance(stage.windows, Patches):
+        yield from _patch_slabs(given, stage.windows, ask)
+    else:
+        yield from _slice_slabs(given, stage.windows, ask)
+
+
+def combined_scores(answers: list[Scores], stage: Stage) -> Scores:
+    """The mean of the nets' scores, or the share of nets that vote for each channel."""
+    if stage.combine == "vote":
+        answers = [votes(answer, stage.decide) for answer in answers]
+    if len(answers) == 1:
+        return answers[0]
+    total = answers[0] + answers[1]
+    for answer in answers[2:]:
+        total += answer
+    total *= np.float32(1 / len(answers))
+    return total
+
+
+def votes(scores: Scores, decide: Decide) -> Scores:
+    """1 for the channel that one net decides for, 0 for the others; channels are axis 1."""
+    if isinstance(decide, Argmax):
+        winner = scores.argmax(axis=1)
+        return np.stack([winner == c for c in range(scores.shape[1])], axis=1).astype(np.float32)
+    return (scores >= np.float32(decide.at_least)).astype(np.float32)
+
+
+def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterator[Slab]:
+    values, inner = padded(given.values, windows.shape, given.air)
+    wanted_z, *plane = inner
+    join = _kept_centres if windows.join == "keep_centre" else _weighted_means
+    first = 0
+    for layer in join(values, windows, ask):
+        last = first + layer.shape[1]
+        rows = slice(max(first, wanted_z.start) - first, min(last, wanted_z.stop) - first)
+        first = last
+        if rows.start < rows.stop:
+            yield Slab(depth=rows.stop - rows.start, scores=layer[(slice(None), rows, *plane)])
+
+
+def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
+    axes = list(zip(values.shape, windows.shape, windows.stride, strict=True))
+    starts = [window_starts(*axis) for axis in axes]
+    kept = [kept_ranges(*axis) for axis in axes]
+    for z, (z_from, z_to) in zip(starts[0], kept[0], strict=True):
+        layer: Scores | None = None
+        for y, (y_from, y_to) in zip(starts[1], kept[1], strict=True):
+            for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
+                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
+                if layer is None:
+                    layer = np.empty((len(scores), z_to - z_from, *values.shape[1:]), np.float32)
+                layer[:, :, y_from:y_to, x_from:x_to] = scores[
+                    :, z_from - z : z_to - z, y_from - y : y_to - y, x_from - x : x_to - x
+                ]
+        assert layer is not None
+        yield layer
+
+
+def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
+    z_starts, y_starts, x_starts = (
+        window_starts(*axis)
+        for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
+    )
+    weights = window_weights(windows.shape, windows.join)
+    depth, height, width = windows.shape
+    sums: Scores | None = None
+    counts = np.zeros((depth, *values.shape[1:]), np.float32)
+    for z, z_next in zip(z_starts, [*z_starts[1:], len(values)], strict=True):
+        for y in y_starts:
+            for x in x_starts:
+                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
+                if sums is None:
+                    sums = np.zeros((len(scores), *counts.shape), np.float32)
+                sums[:, :, y : y + height, x : x + width] += scores * weights
+                counts[:, y : y + height, x : x + width] += weights
+        assert sums is not None
+        finished = z_next - z
+        layer = np.divide(sums[:, :finished], counts[:finished], dtype=np.float32)
+        yield layer
+        sums = _moved_up(sums, finished, axis=1)
+        counts = _moved_up(counts, finished, axis=0)
+
+
+def _moved_up(array: Scores, rows: int, *, axis: int) -> Scores:
+    moved = np.zeros_like(array)
+    index: tuple[slice, ...] = (slice(None),) * axis
+    moved[(*index, slice(0, array.shape[axis] - rows))] = array[(*index, slice(rows, None))]
+    return moved
+
+
+def _patch(
+    values: NDArray[np.float32], start: tuple[int, int, int], shape: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    index = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
+    return np.ascontiguousarray(values[index])[None, None]
+
+
+def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator[Slab]:
+    values, inner = padded(given.values, windows.shape, given.air)
+    depth = len(values)
+    kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
+    neighbours = neighbour_slices(kept, windows)
+    for start in range(0, depth, SLICES_AT_ONCE):
+        stop = min(start + SLICES_AT_ONCE, depth)
+        asked = np.flatnonzero(kept[start:stop])
+        if not asked.size:
+            yield Slab(depth=stop - start, scores=None)
+            continue
+        planes = _planes(values, neighbours[start + asked], windows, ask)
+        yield from _with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
+
+
+def _with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
+    """Slabs of ``depth`` slices in all, of which only ``asked`` have planes (n, class, y, x)."""
+    done = 0
+    for run in np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 1) + 1):
+        first = int(asked[run[0]])
+        if first > done:
+            yield Slab(depth=first - done, scores=None)
+        yield Slab(depth=len(run), scores=np.moveaxis(planes[run], 0, 1))
+        done = first + len(run)
+    if done < depth:
+        yield Slab(depth=depth - done, scores=None)
+
+
+def neighbour_slices(kept: NDArray[np.bool_], windows: Slices) -> NDArray[np.intp]:
+    """For each slice the ``depth`` slices of its window, ends repeated: (z, depth).
+
+    Rows of slices that are not kept are meaningless where neighbours are those of the kept slices.
+    """
+    offsets = np.arange(windows.depth) - windows.depth // 2
+    slices = np.arange(len(kept))
+    among = slices if windows.neighbours == "volume" else np.flatnonzero(kept)
+    if not among.size:
+        return np.zeros((len(kept), windows.depth), np.intp)
+    position = np.searchsorted(among, slices)
+    rows: NDArray[np.intp] = among[np.clip(position[:, None] + offsets, 0, len(among) - 1)]
+    return rows
+
+
+def _planes(
+    values: NDArray[np.float32], rows: NDArray[np.intp], windows: Slices, ask: RunNet
+) -> Scores:
+    """Joined scores (n, class, y, x) of the slices whose windows read ``rows`` (n, depth)."""
+    plane = values.shape[1:]
+    axes = list(zip(plane, windows.shape, windows.stride, strict=True))
+    height, width = windows.shape
+    y_starts, x_starts = (window_starts(*axis) for axis in axes)
+    if len(y_starts) == len(x_starts) == 1:
+        return ask(values[rows])
+    y_kept, x_kept = (kept_ranges(*axis) for axis in axes)
+    weights = window_weights(windows.shape, windows.join)
+    centres = windows.join == "keep_centre"
+    sums: Scores | None = None
+    counts = np.zeros(plane, np.float32)
+    for y, (y_from, y_to) in zip(y_starts, y_kept, strict=True):
+        for x, (x_from, x_to) in zip(x_starts, x_kept, strict=True):
+            weight = weights
+            if centres:
+                weight = np.zeros_like(weights)
+                weight[y_from - y : y_to - y, x_from - x : x_to - x] = 1
+            scores = ask(np.ascontiguousarray(values[rows, y : y + height, x : x + width]))
+            if sums is None:
+                sums = np.zeros((*scores.shape[:2], *plane), np.float32)
+            sums[:, :, y : y + height, x : x + width] += scores * weight
+            counts[y : y + height, x : x + width] += weight
+    assert sums is not None
+    return sums / counts

@@ -1,0 +1,77 @@
+"""Interpolation from the scan onto a box of a grid: the plain definition.
+
+Values are interpolated along z, then y, then x, each time as ``a + weight * (b - a)`` in float32.
+The order is fixed whatever the scan's order in memory, so a scan gives the same values in any of
+its 48 arrangements. The work goes through the scan in pieces along its slowest axis in memory.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_runtime.grid import Box, Grid, Taps, nearest_voxels
+from kits_runtime.manifest.schema import Shape3
+from kits_runtime.volume import Voxels
+
+_PIECE_VOXELS = 2_000_000
+
+
+def resample_linear(source: Voxels, taps: tuple[Taps, Taps, Taps]) -> NDArray[np.float32]:
+    """Float32 values on the box that the taps describe; ``source`` may have any memory order."""
+    shape = tuple(len(axis_taps.lower) for axis_taps in taps)
+    target = np.empty(shape, np.float32)
+    slowest = int(np.argmax(np.abs(source.strides)))
+    voxels_a_layer = source.size // source.shape[slowest]
+    ratio = source.shape[slowest] / shape[slowest]
+    layers = max(1, int(_PIECE_VOXELS / max(1, voxels_a_layer) / ratio))
+    for start in range(0, shape[slowest], layers):
+        piece = taps[slowest].part(start, start + layers)
+        first, last = int(piece.lower[0]), int(piece.upper[-1])
+        block: NDArray[np.float32] = _layers(source, slowest, first, last + 1).astype(
+            np.float32, order="C"
+        )
+        for axis in range(3):
+            here = piece.counted_from(first) if axis == slowest else taps[axis]
+            block = interpolate(block, axis, here)
+        _layers(target, slowest, start, start + layers)[...] = block
+    return target
+
+
+def resample_nearest(source: Voxels, grid: Grid, box: Box, *, first: Shape3) -> NDArray[np.float32]:
+    """Float32 values of the scan voxels in which the box's voxel centres lie.
+
+    ``source`` is a part of the scan whose first voxel is ``first``.
+    """
+    index = nearest_index(grid.shape, grid.scan_shape, box)
+    local = tuple(rows - start for rows, start in zip(index, first, strict=True))
+    return source[local].astype(np.float32)
+
+
+def nearest_index(target: Shape3, source: Shape3, box: Box) -> tuple[NDArray[np.intp], ...]:
+    """The open index of the source voxels that are nearest to a box of the target."""
+    return np.ix_(
+        *(
+            nearest_voxels(n, m, start=a, stop=b)
+            for n, m, a, b in zip(target, source, box.start, box.stop, strict=True)
+        )
+    )
+
+
+def interpolate(block: NDArray[np.float32], axis: int, taps: Taps) -> NDArray[np.float32]:
+    """``block`` interpolated along one axis; the block itself where the taps change nothing."""
+    if taps.identity and len(taps.lower) == block.shape[axis]:
+        return block
+    lower = np.take(block, taps.lower, axis=axis)
+    if not taps.weight.any():
+        return lower
+    upper = np.take(block, taps.upper, axis=axis)
+    weight = taps.weight.reshape([-1 if a == axis else 1 for a in range(block.ndim)])
+    np.subtract(upper, lower, out=upper)
+    np.multiply(upper, weight, out=upper)
+    np.add(lower, upper, out=lower)
+    return lower
+
+
+def _layers(array: Voxels, axis: int, start: int, stop: int) -> Voxels:
+    index = [slice(None)] * 3
+    index[axis] = slice(start, stop)
+    return array[tuple(index)]

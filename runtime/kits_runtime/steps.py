@@ -1,0 +1,148 @@
+"""The steps from the scan to a net's input, looked up in one table.
+
+A region starts as the scan's own voxels (a view) and leaves as float32 on the stage's grid.
+``air`` follows along: the value that -1000 HU has after the steps so far, with which windows are
+padded. The way back to the scan is the grid itself, so no step needs an undo of its own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_runtime.grid import Box, Grid
+from kits_runtime.manifest.schema import (
+    CentreInMask,
+    Clip,
+    ClipMeanSigma,
+    MultiplyByMask,
+    Resample,
+    Scale,
+    Step,
+    ZScore,
+)
+from kits_runtime.outcome import Outcomes
+from kits_runtime.resample import resample_linear, resample_nearest
+from kits_runtime.volume import Volume, Voxels
+
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A box on its way to the nets.
+
+    Before the resample step ``values`` are the scan's voxels that the box needs (``source``), after
+    it the box's own. A stage without that step has the scan's grid, where both are the same.
+    """
+
+    values: Voxels
+    grid: Grid
+    box: Box
+    source: Box
+    on_scan: bool
+    air: float
+
+
+def prepared_region(
+    volume: Volume, grid: Grid, box: Box, *, steps: Sequence[Step], outcomes: Outcomes
+) -> Region:
+    """A box of the stage's grid after all steps, as float32; the scan is not changed."""
+    source = grid.source_box(box)
+    region = Region(
+        values=volume.data[source.slices],
+        grid=grid,
+        box=box,
+        source=source,
+        on_scan=True,
+        air=AIR_HU,
+    )
+    for step in steps:
+        region = STEPS[type(step)](region, step, outcomes)
+    return replace(region, values=np.ascontiguousarray(region.values, np.float32))
+
+
+def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
+    grid, box = region.grid, region.box
+    if step.interpolation == "nearest":
+        values = resample_nearest(region.values, grid, box, first=region.source.start)
+    else:
+        taps = [grid.taps(a, box).counted_from(region.source.start[a]) for a in range(3)]
+        values = resample_linear(region.values, (taps[0], taps[1], taps[2]))
+    return replace(region, values=values, on_scan=False)
+
+
+def _clip(region: Region, step: Clip, _: Outcomes) -> Region:
+    low, high = step.lower_hu, step.upper_hu
+    values = np.clip(region.values, np.float32(low), np.float32(high))
+    return replace(region, values=values, air=float(np.clip(region.air, low, high)))
+
+
+def _scale(region: Region, step: Scale, _: Outcomes) -> Region:
+    (low, high), (to_low, to_high) = step.source, step.target
+    return _mapped(region, low, (to_high - to_low) / (high - low), to_low)
+
+
+def _z_score(region: Region, step: ZScore, _: Outcomes) -> Region:
+    mean, std = step.mean, step.std
+    if mean is None or std is None:
+        mean, std = _mean_and_std(region.values)
+    return _mapped(region, mean, 1 / std, 0.0)
+
+
+def _clip_mean_sigma(region: Region, step: ClipMeanSigma, _: Outcomes) -> Region:
+    mean, std = _mean_and_std(region.values)
+    low, high = mean - step.sigma * std, mean + step.sigma * std
+    clipped = _clip(region, Clip(lower_hu=low, upper_hu=high), {})
+    return _scale(clipped, Scale(source=(low, high), target=step.target), {})
+
+
+def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:
+    mask = _mask(region, outcomes, step.of)
+    return replace(
+        region, values=np.where(mask, region.values, region.values.dtype.type(0)), air=0.0
+    )
+
+
+def _centre_in_mask(region: Region, step: CentreInMask, outcomes: Outcomes) -> Region:
+    mask = _mask(region, outcomes, step.of)
+    values = region.values.astype(np.float32)
+    for plane, inside in zip(values, mask, strict=True):
+        if inside.any():
+            plane[inside] += np.float32(
+                step.target_hu - float(plane[inside].mean(dtype=np.float64))
+            )
+    return replace(region, values=values)
+
+
+STEPS: Mapping[type[Step], Callable[..., Region]] = {
+    Resample: _resample,
+    Clip: _clip,
+    Scale: _scale,
+    ZScore: _z_score,
+    ClipMeanSigma: _clip_mean_sigma,
+    MultiplyByMask: _multiply_by_mask,
+    CentreInMask: _centre_in_mask,
+}
+
+
+def _mask(region: Region, outcomes: Outcomes, stage: str) -> NDArray[np.bool_]:
+    if region.on_scan:
+        return outcomes[stage].mask_on_scan(region.source)
+    return outcomes[stage].mask_on(region.grid, region.box)
+
+
+def _mapped(region: Region, origin: float, gain: float, offset: float) -> Region:
+    values = region.values.astype(np.float32)
+    values -= np.float32(origin)
+    values *= np.float32(gain)
+    values += np.float32(offset)
+    return replace(region, values=values, air=(region.air - origin) * gain + offset)
+
+
+def _mean_and_std(values: Voxels) -> tuple[float, float]:
+    """The mean and standard deviation; a constant region has 1 for the latter."""
+    mean = float(values.mean(dtype=np.float64))
+    std = float(values.std(dtype=np.float64))
+    return mean, std or 1.0

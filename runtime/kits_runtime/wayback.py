@@ -1,0 +1,105 @@
+"""The way back: scores to labels on the scan's own grid, slice by slice as slabs arrive.
+
+A scan slice needs two slices of scores, so only the last slice of a slab is kept for the next one
+and a full-resolution float volume never exists. Within a slice only the rectangle is interpolated
+whose surroundings hold any foreground on the model's grid: linear interpolation cannot make
+foreground of scores that all say background, so nothing is lost.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_runtime.decide import background_scores, labels_from_scores
+from kits_runtime.grid import Box, Grid, Taps
+from kits_runtime.infer import Slab
+from kits_runtime.manifest.schema import Decide
+from kits_runtime.resample import interpolate
+
+Labels = NDArray[np.uint8]
+Scores = NDArray[np.float32]
+
+
+class WayBack:
+    """Takes the slabs of one box in order; writes its labels on the model's grid and on the scan's.
+
+    ``placed`` fills the box, ``on_scan`` is the whole scan's labels or None where nobody needs
+    them. Both are written in place.
+    """
+
+    def __init__(
+        self, grid: Grid, box: Box, *, decide: Decide, placed: Labels, on_scan: Labels | None
+    ) -> None:
+        self._decide = decide
+        self._placed = placed
+        self._on_scan = on_scan
+        self._scan_box = grid.scan_box(box)
+        self._taps = [grid.taps_back(axis, box) for axis in range(3)]
+        self._classes = len(decide.labels)
+        self._received = 0
+        self._written = 0
+        self._last_plane: Scores | None = None
+
+    def push(self, slab: Slab) -> None:
+        """Takes the next slab and writes every scan slice that it completes."""
+        first = self._received
+        self._received += slab.depth
+        if slab.scores is not None:
+            labels = labels_from_scores(slab.scores, self._decide)
+            self._placed[first : self._received] = labels
+        if self._on_scan is not None:
+            self._write_completed(slab, first, self._on_scan)
+        if slab.scores is not None:
+            self._last_plane = slab.scores[:, -1].copy()
+        else:
+            self._last_plane = None
+
+    def _write_completed(self, slab: Slab, first: int, on_scan: Labels) -> None:
+        upper = self._taps[0].upper
+        completed = int(np.searchsorted(upper, self._received, side="left"))
+        for row in range(self._written, completed):
+            self._write_slice(row, slab, first, on_scan)
+        self._written = completed
+
+    def _write_slice(self, row: int, slab: Slab, first: int, on_scan: Labels) -> None:
+        z = self._taps[0]
+        lower, upper = int(z.lower[row]), int(z.upper[row])
+        hit = self._placed[lower] | self._placed[upper]
+        y_hit = np.flatnonzero(hit.any(axis=1))
+        if not y_hit.size:
+            return
+        x_hit = np.flatnonzero(hit.any(axis=0))
+        y_from, y_to = touching(self._taps[1], int(y_hit[0]), int(y_hit[-1]))
+        x_from, x_to = touching(self._taps[2], int(x_hit[0]), int(x_hit[-1]))
+        y_taps, y_rows = _local(self._taps[1].part(y_from, y_to))
+        x_taps, x_rows = _local(self._taps[2].part(x_from, x_to))
+        near = self._plane(lower, slab, first)[:, y_rows, x_rows]
+        plane = near
+        if z.weight[row]:
+            far = self._plane(upper, slab, first)[:, y_rows, x_rows]
+            plane = near + z.weight[row] * (far - near)
+        scores = interpolate(interpolate(plane, 1, y_taps), 2, x_taps)
+        z0, y0, x0 = self._scan_box.start
+        window = on_scan[z0 + row, y0 + y_from : y0 + y_to, x0 + x_from : x0 + x_to]
+        window[...] = labels_from_scores(scores, self._decide)
+
+    def _plane(self, index: int, slab: Slab, first: int) -> Scores:
+        plane = self._last_plane
+        if index >= first:
+            plane = None if slab.scores is None else slab.scores[:, index - first]
+        if plane is None:
+            return background_scores((self._classes, *self._placed.shape[1:]), self._decide)
+        return plane
+
+
+def touching(taps: Taps, first: int, last: int) -> tuple[int, int]:
+    """The range of target voxels that read any source voxel from first to last."""
+    start = int(np.searchsorted(taps.upper, first, side="left"))
+    stop = int(np.searchsorted(taps.lower, last, side="right"))
+    return start, max(start, stop)
+
+
+def _local(taps: Taps) -> tuple[Taps, slice]:
+    if not len(taps.lower):
+        return taps, slice(0, 0)
+    first, last = int(taps.lower[0]), int(taps.upper[-1])
+    return taps.counted_from(first), slice(first, last + 1)
