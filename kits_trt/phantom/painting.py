@@ -148,9 +148,9 @@ def _paint_lesion(canvas: Canvas, lesion: Lesion, surfaces: Surfaces) -> None:
 
 
 def outline_distance(kidney: Kidney, patient: Patient, block: Block) -> Floats:
-    """Distance to a kidney's outline, with its lobes, within the cavity."""
+    """Distance to a kidney's outline, with its lobes, within the abdomen."""
     distance = kidney.outline.signed_distance(block) + kidney.lobes.evaluate(block.axes)
-    return _within_cavity(distance, patient, block)
+    return _within_abdomen(distance, patient, block)
 
 
 def sinus_distance(kidney: Kidney, block: Block) -> Floats:
@@ -162,19 +162,19 @@ def sinus_distance(kidney: Kidney, block: Block) -> Floats:
 
 
 def lesion_distance(lesion: Lesion, patient: Patient, block: Block) -> Floats:
-    """Distance to a lesion's surface, roughness included, within the cavity."""
+    """Distance to a lesion's surface, roughness included, within the abdomen."""
     distance = lesion.shape.signed_distance(block)
     if lesion.rough_mm:
         distance = distance + np.float32(lesion.rough_mm) * patient.rough.evaluate(block.axes)
-    return _within_cavity(distance, patient, block)
+    return _within_abdomen(distance, patient, block)
 
 
-def _within_cavity(distance: Floats, patient: Patient, block: Block) -> Floats:
-    """Cuts a kidney or lesion at the muscle wall; real ones lie where they lie."""
+def _within_abdomen(distance: Floats, patient: Patient, block: Block) -> Floats:
+    """Cuts a kidney or lesion at muscle wall and diaphragm; real ones lie where they lie."""
     if patient.given is not None:
         return distance
     wall = patient.torso.distance(block, _CAVITY) + np.float32(_WALL_GAP_MM)
-    inside: Floats = np.maximum(distance, wall)
+    inside: Floats = np.maximum(np.maximum(distance, wall), patient.torso.dome_distance(block))
     return inside
 
 
