@@ -32,7 +32,10 @@ class Organ:
 
     ``rough_mm`` moves the surface by the patient's random field, ``texture_hu`` varies the inside,
     ``limits`` keep the organ inside named surfaces of the trunk by at least so many mm. Below
-    ``rind_mm`` under the surface lies another tissue, as marrow under compact bone.
+    ``rind_mm`` under the surface lies another tissue, as marrow under compact bone. The organ can
+    fill its shape up to ``inset_mm`` under the surface only, and in front of ``level_y_mm`` only:
+    gas rises in a patient who lies on the back. Organs with one shape have its roughness and
+    limits in common.
     """
 
     shape: Shape
@@ -42,6 +45,8 @@ class Organ:
     limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     rind_mm: float = np.inf
     core_hu: float = 0.0
+    inset_mm: float = 0.0
+    level_y_mm: float = np.inf
     name: str = ""
 
 
