@@ -2,8 +2,8 @@
 
 Values are interpolated along z, then y, then x, each time as ``a + weight * (b - a)`` in float32.
 The order is fixed whatever the scan's order in memory, so a scan gives the same values in any of
-its 48 arrangements. The work goes through the scan in pieces along its slowest axis in memory, several at
-a time: numpy lets other threads run meanwhile.
+its 48 arrangements. The work goes through the scan in pieces along its slowest axis in memory,
+several at a time: numpy lets other threads run meanwhile.
 """
 
 import os
