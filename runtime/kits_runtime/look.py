@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from kits_runtime.grid import Box, Grid, box_of
 from kits_runtime.manifest.schema import (
@@ -162,6 +161,8 @@ def _middle(centre: Centre, outcome: Outcome, found: Box) -> Sequence[float]:
 
 
 def _filtered(projection: NDArray[np.int_], window: tuple[int, int]) -> NDArray[np.bool_]:
+    from scipy import ndimage  # a fifth of a second to import: only where it is needed
+
     sides = [(size, size) for size in window]
     wide = np.pad(projection, sides)
     filtered = ndimage.median_filter(wide, size=window)[
