@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from kits_trt.train.checkpoint import read_checkpoint
+
 from kits_export.half_storage import store_weights_as_half
 from kits_export.onnx_from_torch import onnx_from_net
 from kits_export.torch_parity import (
@@ -29,7 +31,6 @@ from kits_runtime.manifest.schema import Card, ParityLink, Provenance
 from kits_runtime.segmenter import default_bundle_path
 from kits_trt.nets import net_config
 from kits_trt.systems.resunet_msvnet import resunet_msvnet
-from kits_trt.train.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
