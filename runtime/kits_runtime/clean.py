@@ -5,13 +5,15 @@ work is done inside the box around the foreground, a small part of a CT scan. An
 back empty. The results do not depend on the mask's memory order.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
-ComponentIndex = npt.NDArray[np.int32]
+Owner = npt.NDArray[np.int32]
+Sizes = npt.NDArray[np.int64]
 
 _STEPS = np.abs(np.indices((3, 3, 3)) - 1)
 # Voxels that share a face, an edge or a corner belong to one component.
@@ -35,12 +37,11 @@ def keep_largest(mask: Mask, *, count: int) -> Mask:
         raise ValueError(f"count: found {count}; expected 1 or more; say how many to keep")
 
     def kept(inside: Mask) -> Mask:
-        components, sizes = _components(inside)
+        owner, sizes = _components(inside)
         # scipy numbers components by their first voxel, and a stable sort keeps that order.
-        largest = 1 + np.argsort(-sizes[1:], kind="stable")[:count]
         keep = np.zeros(len(sizes), np.bool_)
-        keep[largest] = True
-        return keep[components]
+        keep[np.argsort(-sizes, kind="stable")[:count]] = True
+        return _selected(inside, keep[owner])
 
     return _inside_box(kept, mask)
 
@@ -49,10 +50,8 @@ def drop_small(mask: Mask, *, min_voxels: int) -> Mask:
     """Returns the components of at least `min_voxels` voxels."""
 
     def kept(inside: Mask) -> Mask:
-        components, sizes = _components(inside)
-        keep = sizes >= min_voxels
-        keep[0] = False
-        return keep[components]
+        owner, sizes = _components(inside)
+        return _selected(inside, (sizes >= min_voxels)[owner])
 
     return _inside_box(kept, mask)
 
@@ -64,13 +63,12 @@ def fill_holes(mask: Mask, *, per_slice: bool) -> Mask:
     """
 
     def filled(inside: Mask) -> Mask:
-        regions, sizes = _components(~inside, NEIGHBOURS_4 if per_slice else NEIGHBOURS_6)
-        is_hole = np.ones(len(sizes), np.bool_)
-        is_hole[0] = False
+        regions, count = _labelled(~inside, NEIGHBOURS_4 if per_slice else NEIGHBOURS_6)
+        is_hole = np.arange(count + 1) > 0
         # What reaches a side of the box is connected to everything outside of it.
         for axis in (1, 2) if per_slice else (0, 1, 2):
             is_hole[regions.take([0, -1], axis)] = False
-        return inside | is_hole[regions]
+        return inside | is_hole[regions] if is_hole.any() else inside
 
     return _inside_box(filled, mask)
 
@@ -97,14 +95,15 @@ def keep_by_eigenvalue_ratio(
         )
 
     def kept(inside: Mask) -> Mask:
-        components, sizes = _components(inside)
-        eigenvalues = np.linalg.eigvalsh(_covariances_mm2(components, sizes, spacing_mm))
+        owner, sizes = _components(inside)
+        places_mm = np.multiply(np.argwhere(inside), spacing_mm)
+        eigenvalues = np.linalg.eigvalsh(_covariances(places_mm.T, owner, sizes))
         second, first = eigenvalues[:, 1], eigenvalues[:, 2]
         has_shape = (sizes >= _FEWEST_VOXELS_OF_A_SHAPE) & (second > _ZERO_EIGENVALUE * first)
         elongation = np.full(len(sizes), np.nan)  # NaN lies between no bounds
         np.divide(first, second, out=elongation, where=has_shape)
         keep = (lowest <= elongation) & (elongation <= highest)
-        return keep[components]
+        return _selected(inside, keep[owner])
 
     return _inside_box(kept, mask)
 
@@ -126,11 +125,9 @@ def keep_overlapping(mask: Mask, other: Mask, *, at_least: float) -> Mask:
         raise ValueError(f"at_least: found {at_least}; expected 0 to 1; pass a share of voxels")
 
     def kept(inside: Mask, other_inside: Mask) -> Mask:
-        components, sizes = _components(inside)
-        shared = np.bincount(components[other_inside], minlength=len(sizes))
-        keep = shared / np.maximum(sizes, 1) >= at_least
-        keep[0] = False
-        return keep[components]
+        owner, sizes = _components(inside)
+        shared = np.bincount(owner[other_inside[inside]], minlength=len(sizes))
+        return _selected(inside, (shared / sizes >= at_least)[owner])
 
     return _inside_box(kept, mask, other)
 
@@ -161,33 +158,36 @@ def _box_of_foreground(mask: Mask) -> tuple[slice, slice, slice] | None:
     return box[0], box[1], box[2]
 
 
-def _components(
-    inside: Mask, neighbours: Mask = NEIGHBOURS_26
-) -> tuple[ComponentIndex, npt.NDArray[np.int64]]:
-    """Returns each voxel's component, 0 for none, and the voxels of each component, none in 0."""
+def _selected(inside: Mask, chosen: Mask) -> Mask:
+    """Returns the foreground voxels chosen, where `chosen` goes through them in (z, y, x) order."""
+    result = np.zeros_like(inside)
+    result[inside] = chosen
+    return result
+
+
+def _components(inside: Mask) -> tuple[Owner, Sizes]:
+    """Returns the component of each foreground voxel in (z, y, x) order, and each one's voxels."""
+    components, count = _labelled(inside, NEIGHBOURS_26)
+    owner = components[inside] - 1
+    return owner, np.bincount(owner, minlength=count)
+
+
+def _labelled(inside: Mask, neighbours: Mask) -> tuple[npt.NDArray[np.int32], int]:
     from scipy import ndimage  # 0.4 s, which a run without clean-up need not wait for
 
-    components: ComponentIndex
+    components: npt.NDArray[np.int32]
     components, count = ndimage.label(inside, neighbours)
-    sizes = np.bincount(components.reshape(-1), minlength=count + 1)
-    sizes[0] = 0
-    return components, sizes
+    return components, count
 
 
-def _covariances_mm2(
-    components: ComponentIndex, sizes: npt.NDArray[np.int64], spacing_mm: Sequence[float]
+def _covariances(
+    places_mm: npt.NDArray[np.float64], owner: Owner, sizes: Sizes
 ) -> npt.NDArray[np.float64]:
-    """Returns the 3x3 covariance of the voxel centres of each component; zeros for component 0."""
-    places = np.nonzero(components)
-    owner = components[places]
-    divisor = np.maximum(sizes, 1)
-    centred_mm = []
-    for place, step_mm in zip(places, spacing_mm, strict=True):
-        mean = np.bincount(owner, place, len(sizes)) / divisor
-        centred_mm.append((place - mean[owner]) * step_mm)
+    """Returns the 3x3 covariance of each component's voxel centres in square millimetres."""
+    means = [np.bincount(owner, place, len(sizes)) / sizes for place in places_mm]
+    centred = [place - mean[owner] for place, mean in zip(places_mm, means, strict=True)]
     covariances = np.empty((len(sizes), 3, 3))
-    for row in range(3):
-        for column in range(row, 3):
-            products = np.bincount(owner, centred_mm[row] * centred_mm[column], len(sizes))
-            covariances[:, row, column] = covariances[:, column, row] = products / divisor
+    for row, column in itertools.combinations_with_replacement(range(3), 2):
+        products = np.bincount(owner, centred[row] * centred[column], len(sizes))
+        covariances[:, row, column] = covariances[:, column, row] = products / sizes
     return covariances

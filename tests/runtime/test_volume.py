@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import (
     apply_orientation,
@@ -24,6 +24,7 @@ from kits_runtime.volume import (
 )
 
 SHAPE = (3, 4, 5)
+unhurried = settings(deadline=None)  # a busy machine is no failure
 KITS_AFFINE = np.array([[0, 0, -0.8, 11.0], [0, -0.7, 0, 22.0], [-2.5, 0, 0, 33.0], [0, 0, 0, 1.0]])
 # Every order and direction of three axes, as nibabel writes them: the new place and the direction
 # of each axis.
@@ -167,6 +168,7 @@ def test_the_closest_axes_are_those_of_nibabel() -> None:
         assert list(orientation.flips) == runs_with_world
 
 
+@unhurried
 @given(
     index=st.tuples(*(st.integers(0, size - 1) for size in SHAPE)),
     ornt=st.sampled_from(ARRANGEMENTS),
