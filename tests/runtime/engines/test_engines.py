@@ -248,6 +248,12 @@ def test_scores_of_another_size_never_pass_as_scores(open_fp32: Open) -> None:
         engine.run(np.zeros((1, 1, 4, 4), np.float32))
 
 
+def test_openvino_sees_scores_of_another_size_when_it_opens() -> None:
+    said = r"'scores' is float32 \(1, 1, 2, 2\), expected float32 or float16 \(n, 1, 4, 4\)"
+    with pytest.raises(EngineIncompatibleError, match=said):
+        open_engine(nets.shrinking_net(size=(4, 4)), spec((4, 4)), backend="openvino")
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text", "missing"])
 def test_a_damaged_file_is_refused_in_one_line(
     open_fp32: Open, tmp_path: Path, damage: str
