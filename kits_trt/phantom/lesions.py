@@ -115,8 +115,13 @@ def _cysts(rng: np.random.Generator, place: Place, hu: Mapping[str, float]) -> I
 
 
 def _surface_place(rng: np.random.Generator, place: Place, outward: float) -> Point:
-    """A point in a random direction that avoids the hilum, in half-axes times ``outward``."""
-    direction = rng.normal(0, 1, 3)
-    direction[2] = abs(direction[2]) - 0.25 * float(rng.random())
-    direction *= outward / max(float(np.linalg.norm(direction)), 1e-6)
-    return place.place(float(direction[0]), float(direction[1]), float(direction[2]))
+    """A point in half-axes times ``outward``, in a direction away from hilum and back muscles."""
+    turn = np.asarray(place.turn, np.float64)
+    for _ in range(12):
+        direction = rng.normal(0, 1, 3)
+        direction /= max(float(np.linalg.norm(direction)), 1e-6)
+        backwards = float(direction @ turn[:, 1])
+        if direction[2] > -0.35 and backwards < 0.35:
+            break
+    z, y, x = outward * direction
+    return place.place(float(z), float(y), float(x))
