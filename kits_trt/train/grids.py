@@ -121,9 +121,8 @@ def kidney_patch(hu: NDArray[np.floating | np.int16]) -> Scaled:
 def tumour_patch(hu: NDArray[np.floating | np.int16], mask: NDArray[np.floating]) -> Scaled:
     """Return what the tumour net reads, from slices (slice, y, x) and the kidney's share in each.
 
-    CT numbers are multiplied by the share (outside becomes 0 HU), each slice is shifted so that its
-    mean where the share is at least one half becomes 45 HU, and the result is scaled. Slices
-    without kidney are not shifted.
+    CT numbers are multiplied by the share (outside becomes 0 HU), each slice is shifted where the
+    share is at least one half so that its mean there becomes 45 HU, and the result is scaled.
     """
     inside = mask >= 0.5
     masked = (hu * mask).astype(np.float32)
@@ -131,4 +130,4 @@ def tumour_patch(hu: NDArray[np.floating | np.int16], mask: NDArray[np.floating]
     sums = (masked * inside).sum(axis=(1, 2))
     means = np.where(counts > 0, sums / np.maximum(counts, 1), KIDNEY_MEAN_HU)
     shifts = (KIDNEY_MEAN_HU - means).astype(np.float32)
-    return scale_window(masked + shifts[:, None, None], TUMOUR_WINDOW_HU)
+    return scale_window(masked + shifts[:, None, None] * inside, TUMOUR_WINDOW_HU)
