@@ -4,14 +4,14 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from kits_runtime.bundle import MANIFEST_NAME, Precision, open_bundle
 from kits_runtime.files import replacing
 from kits_runtime.manifest import manifest_to_json
-from kits_runtime.manifest.schema import Card, Manifest, NetFile, Provenance
+from kits_runtime.manifest.schema import Card, Manifest, NetFile, ParityLink, Provenance
 from kits_trt.systems import System, manifest_from_system
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -31,6 +31,7 @@ def write_bundle(
     system: System,
     nets: Mapping[str, Mapping[Precision, NetContent]],
     *,
+    parity: tuple[ParityLink, ...],
     provenance: Provenance,
     card: Card,
 ) -> Manifest:
@@ -57,7 +58,9 @@ def write_bundle(
                 tensors=form.tensors,
                 weights=form.weights,
             )
-    manifest = manifest_from_system(system, files=files, provenance=provenance, card=card)
+    manifest = replace(
+        manifest_from_system(system, files=files, provenance=provenance, card=card), parity=parity
+    )
     contents = {MANIFEST_NAME: manifest_to_json(manifest).encode(), **contents}
     if path.suffix == ".kits":
         _write_zip(path, contents)

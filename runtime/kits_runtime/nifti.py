@@ -6,7 +6,6 @@ recognised by its content, not by the file's name.
 """
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip, igzip_lib
 
-from kits_runtime.errors import KitsError, OutOfMemoryError, ScanError
+from kits_runtime.errors import OutOfMemoryError, ScanError
+from kits_runtime.files import replacing
 from kits_runtime.nifti_header import (
     Header,
     Layout,
@@ -100,7 +100,7 @@ def write_labels(
     if not name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"{target}: found another ending; expected .nii or .nii.gz; rename it")
     slabs = _slabs(labels_header(like.header), labels_in_source_order(like.volume, labels))
-    with _replaced(target) as file:
+    with replacing(target) as file:
         if name.endswith(".nii"):
             file.writelines(slabs)
             return
@@ -222,23 +222,6 @@ def _float32_from_stored(
             slab = slice(start, start + _CHUNK)
             target[slab] = source[slab].astype(np.float64) * slope + inter
     return result
-
-
-@contextmanager
-def _replaced(target: Path) -> Iterator[IO[bytes]]:
-    """Yields a new file beside the target that takes its place at the end, or vanishes."""
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(target)
-    except OSError as error:
-        raise KitsError(
-            f"{target}: found '{error.strerror or _one_line(error)}' while writing; expected a "
-            "writable folder with space left; choose another output"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _gzipped(file: IO[bytes]) -> IO[bytes]:
