@@ -1,8 +1,8 @@
 """Phantom cases on the stages' grids, rendered once and kept as plain arrays on disk.
 
 A case is a folder that appears in one rename, so that an interrupted run leaves no half-written
-case. Its place is keyed by the recipe and by the code that renders: another recipe, or a phantom
-that was changed, never meets these arrays.
+case, and runs that share a cache take whichever came first. Its place is keyed by the recipe and
+by the code that renders: another recipe, or a phantom that was changed, never meets these arrays.
 """
 
 import hashlib
@@ -106,21 +106,29 @@ def cached_cases(
 
 
 def _render_into(folder: Path, recipe: ScanRecipe, index: int) -> None:
-    write_case(folder / f"{index:05d}", render_case(recipe, index))
+    place = folder / f"{index:05d}"
+    if not place.is_dir():  # another run may have rendered it since the list was made
+        write_case(place, render_case(recipe, index))
 
 
 def write_case(folder: Path, case: Case) -> None:
-    """Write a case's arrays; the folder appears complete or not at all."""
+    """Write a case's arrays; the folder appears complete or not at all.
+
+    Where another process was faster its folder stays: a case is the same whoever renders it.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     try:
         for number, sample in enumerate((case.whole, *case.kidneys)):
             np.save(draft / f"{number}-hu.npy", sample.hu)
             np.save(draft / f"{number}-labels.npy", sample.labels)
-        draft.replace(folder)
-    except BaseException:
+        try:
+            draft.replace(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def read_case(folder: Path, index: int) -> Case:

@@ -61,6 +61,16 @@ def test_an_interrupted_write_leaves_no_case_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_second_of_two_writers_leaves_the_firsts_case(tmp_path: Path) -> None:
+    case = small_case()
+    write_case(tmp_path / "00003", case)
+    mark = tmp_path / "00003" / "first"
+    mark.touch()
+    write_case(tmp_path / "00003", case)
+    assert mark.exists()
+    assert [item.name for item in tmp_path.iterdir()] == ["00003"]
+
+
 def test_cached_cases_are_rendered_once_and_repeat_exactly(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     first = cached_cases(
