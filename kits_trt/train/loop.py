@@ -93,7 +93,8 @@ class Stepper:
     """A network and its optimiser, moved one batch at a time.
 
     Weights stay float32; the forward pass runs in bfloat16 where torch's autocast does so, with
-    channels last in memory: together 2.2 times as fast as float32 on a processor with AVX512-BF16.
+    channels last in memory. On two cores with AVX512-BF16 a step of the 3D net took 1.7 s instead
+    of 5.2 s in plain float32, one of the 2D net (16 stacks) 0.23 s instead of 0.27 s.
     """
 
     def __init__(
