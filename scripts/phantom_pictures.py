@@ -37,14 +37,16 @@ def main(argv: Sequence[str]) -> int:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, rows = plt.subplots(2, len(CASES), figsize=(18, 7.2), facecolor="black")
+    figure, rows = plt.subplots(
+        2, len(CASES), figsize=(18, 5.9), height_ratios=(288, 300), facecolor="black"
+    )
     for column, (case, phase) in enumerate(CASES):
         patient = draw_patient(SEED, case, phase=phase)
         hu, labels = render(patient, shape=SHAPE, spacing_mm=SPACING_MM)
         draw_case(rows[:, column], patient, hu, labels)
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.95, wspace=0.02, hspace=0.02)
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=0.95, wspace=0.01, hspace=0.01)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=62, facecolor="black", pil_kwargs={"optimize": True})
+    figure.savefig(out, dpi=76, facecolor="black", pil_kwargs={"optimize": True})
     print(out)
     return 0
 

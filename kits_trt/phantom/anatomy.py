@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kits_trt.phantom.bowel import draw_bowel
+from kits_trt.phantom.extras import draw_arms, draw_breath, draw_metal, metal_organs
 from kits_trt.phantom.fields import SmoothField, draw_field
 from kits_trt.phantom.kidneys import draw_kidney, draw_poses, perirenal_fat
 from kits_trt.phantom.model import Kidney, Organ, Patient, Torso, stream
@@ -60,6 +61,7 @@ def draw_patient(seed: int, case: int, *, phase: Phase | None = None) -> Patient
         fat=tuple(perirenal_fat(rng, pose, hu, habitus.perirenal_mm) for pose in poses),
         hila={pose.side: pose.place(0.0, -0.05, -1.0) for pose in poses},
     )
+    metal = draw_metal(stream(seed, case, "metal"))
     rng = stream(seed, case, "pose")
     torso = habitus.torso
     front = torso.front_mm - torso.wall_mm - torso.fat_front_mm
@@ -73,7 +75,7 @@ def draw_patient(seed: int, case: int, *, phase: Phase | None = None) -> Patient
         turn=rotation(*rng.normal(0, [3.5, 1.5, 1.5]).tolist()),
         rough=draw_rough(seed, case),
         grain=draw_grain(seed, case),
-        organs=draw_surroundings(seed, case, hu, torso, core),
+        organs=(*draw_surroundings(seed, case, hu, torso, core), *metal_organs(metal)),
         kidneys=core.kidneys,
         scanner=draw_scanner(stream(seed, case, "scanner")),
         centre_mm=(
@@ -81,6 +83,8 @@ def draw_patient(seed: int, case: int, *, phase: Phase | None = None) -> Patient
             (torso.back_skin_mm + front) / 2 + float(rng.normal(8, 8)),
             float(rng.normal(0, 6)),
         ),
+        metal=metal,
+        breath=draw_breath(stream(seed, case, "breath")),
     )
 
 
@@ -140,4 +144,5 @@ def draw_surroundings(
         *draw_skeleton(stream(seed, case, "bones"), hu, torso),
         *draw_vessels(stream(seed, case, "vessels"), hu, core.hila),
         *draw_adrenals(hu, USUAL_PLACES),
+        *draw_arms(stream(seed, case, "arms"), hu, torso),
     )

@@ -129,7 +129,7 @@ def _paint_parenchyma(canvas: Canvas, kidney: Kidney, surfaces: Surfaces, where:
 
 
 def _paint_lesion(canvas: Canvas, lesion: Lesion, surfaces: Surfaces) -> None:
-    where = canvas.find(lesion.shape.bounds(), 2.0 * lesion.rough_mm)
+    where = canvas.find(lesion.shape.bounds(), 2.0 * lesion.rough_mm + lesion.blur_mm / 2)
     if where is None:
         return
     block = canvas.block.crop(where)
@@ -144,7 +144,9 @@ def _paint_lesion(canvas: Canvas, lesion: Lesion, surfaces: Surfaces) -> None:
     if lesion.wall_mm > 0:
         rim = canvas.alpha(-distance - np.float32(lesion.wall_mm))
         value += rim * (np.float32(lesion.wall_hu) - value)
-    _blend(canvas, where, canvas.alpha(distance), value)
+    # The label's border is where half the tumour shows, however soft it is.
+    alpha = np.clip(0.5 - distance / np.float32(canvas.soft_mm + lesion.blur_mm), 0, 1)
+    _blend(canvas, where, alpha, value)
 
 
 def outline_distance(kidney: Kidney, patient: Patient, block: Block) -> Floats:

@@ -17,6 +17,7 @@ from kits_trt.phantom.anatomy import (
     draw_surroundings,
     draw_warp,
 )
+from kits_trt.phantom.extras import draw_metal, metal_organs
 from kits_trt.phantom.fields import draw_field
 from kits_trt.phantom.label_map import (
     MARGIN_MM,
@@ -96,6 +97,7 @@ def patient_from_labels(
     reach_mm = max(field.bound() for field in warp)
     placed = placed_map(labels, spacing_mm, first, reach_mm=reach_mm)
     habitus = replace(habitus, torso=_around(habitus.torso, placed))
+    metal = draw_metal(stream(seed, case, "metal"))
     core = _core(placed, habitus, hu, (seed, case, phase))
     centre = tuple(
         f + (n - 1) / 2 * s for f, n, s in zip(first, labels.shape, spacing_mm, strict=True)
@@ -110,10 +112,14 @@ def patient_from_labels(
         turn=rotation(0.0, 0.0, 0.0),
         rough=draw_rough(seed, case),
         grain=draw_grain(seed, case),
-        organs=draw_surroundings(seed, case, hu, habitus.torso, core),
+        organs=(
+            *draw_surroundings(seed, case, hu, habitus.torso, core),
+            *metal_organs(metal),
+        ),
         kidneys=core.kidneys,
         scanner=draw_scanner(stream(seed, case, "scanner")),
         centre_mm=(centre[0], centre[1], centre[2]),
+        metal=metal,
         given=GivenLabels(labels=labels, first_mm=first, spacing_mm=spacing_mm),
     )
 
