@@ -418,6 +418,12 @@ def test_another_schema_names_both_versions_and_the_way_out(version: str) -> Non
     assert message.startswith(f"schema: found {version}, expected 1.0 to 1.0. Update kits-trt")
 
 
+def test_a_manifest_made_in_python_is_held_to_its_schema_too() -> None:
+    check_manifest(full_manifest())
+    with pytest.raises(ManifestError, match=r"schema: found 2\.0\.0, expected 1\.0 to 1\.0"):
+        check_manifest(dataclasses.replace(full_manifest(), schema="2.0.0"))
+
+
 def test_a_newer_schema_is_named_before_its_unknown_keys() -> None:
     plain = {**edited({"schema": "1.1.0"}), "novelty": 1}
     with pytest.raises(ManifestError, match=r"schema: found 1\.1\.0, expected 1\.0 to 1\.0"):
