@@ -56,7 +56,7 @@ def shown(found: object) -> str:
     try:
         text = form.repr(found)
     except ValueError:  # Python refuses to write out integers of thousands of digits
-        text = f"a {type(found).__name__} with an immense number"
+        text = f"{type(found).__name__} with too many digits to show"
     return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 

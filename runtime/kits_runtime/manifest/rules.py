@@ -253,7 +253,7 @@ def _check_net_fits(where: str, net: Net, user: str, stage: Stage) -> None:
         net.size_vox == shape,
         f"{where}.size_vox",
         net.size_vox,
-        f"{shape}, the shape of {user}.windows",
+        f"{list(shape)}, the shape of {user}.windows",
     )
     _require(
         net.in_channels == depth,
@@ -310,6 +310,7 @@ def _require_positive(where: str, value: float) -> None:
 
 def _require(condition: bool, where: str, found: object, expected: str) -> None:
     if not condition:
+        found = list(found) if isinstance(found, tuple) else found  # as JSON writes it
         raise ManifestError(
             f"{where}: found {shown(found)}, expected {expected}. Correct the manifest."
         )
