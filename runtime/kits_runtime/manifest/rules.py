@@ -235,6 +235,13 @@ def _check_decide(where: str, stage: Stage, manifest: Manifest) -> None:
         _require(known, f"{where}.decide.labels", label, f"a value below {len(manifest.labels)}")
     if isinstance(stage.decide, Argmax):
         _require(labels[:1] == (0,), f"{where}.decide.labels", list(labels), "background (0) first")
+    foreground = labels[1:] if isinstance(stage.decide, Argmax) else labels
+    _require(
+        len(foreground) > 0 and 0 not in foreground,
+        f"{where}.decide.labels",
+        list(labels),
+        "at least one class, and background (0) only as argmax's first",
+    )
     for i, name in enumerate(stage.nets):
         _require(
             name in manifest.nets, f"{where}.nets[{i}]", name, f"one of {sorted(manifest.nets)}"
