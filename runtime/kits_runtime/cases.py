@@ -1,7 +1,6 @@
 """Finds the scans that an input names: a file, a folder of files, a KiTS folder or a list."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def find_cases(source: Path) -> tuple[Case, ...]:
     return cases
 
 
-def _cases_in_folder(folder: Path) -> Sequence[Case]:
+def _cases_in_folder(folder: Path) -> tuple[Case, ...]:
     kits = sorted(folder.glob(f"*/{_KITS_SCAN}"))
     if kits:
         return tuple(Case(name=scan.parent.name, scan=scan) for scan in kits)
@@ -55,7 +54,7 @@ def _cases_in_folder(folder: Path) -> Sequence[Case]:
     return tuple(_case_from_file(scan) for scan in scans)
 
 
-def _cases_in_list(listing: Path) -> Sequence[Case]:
+def _cases_in_list(listing: Path) -> tuple[Case, ...]:
     lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
     scans = [listing.parent / line for line in lines if line and not line.startswith("#")]
     if not scans:

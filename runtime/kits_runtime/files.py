@@ -1,24 +1,32 @@
 """Writes files so that a reader sees the old content or the new one, never a part."""
 
 import contextlib
-import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kits_runtime.errors import KitsError
+
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary stream whose content becomes the file at ``path`` when the block ends well.
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A new file beside the target that takes its place when the block ends well.
 
-    It is written beside the target under a hidden name; on any error, an interrupt included, it is
-    removed and the target stays as it was.
+    On any error, an interrupt included, it vanishes and the target stays as it was.
+
+    Raises:
+        KitsError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with partial.open("wb") as stream:
+        with part.open("xb") as stream:
             yield stream
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        part.replace(target)
+    except OSError as error:
+        raise KitsError(
+            f"{target}: found '{error.strerror or error}' while writing; expected a writable "
+            "folder with space left; choose another output"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

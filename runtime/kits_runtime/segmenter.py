@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -207,7 +207,7 @@ def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: Engine
         bundle.net_bytes(name, precision),
         spec,
         backend=choice,
-        options=options.with_batch(batch),
+        options=replace(options, batch=batch),
     )
 
 
