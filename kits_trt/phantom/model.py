@@ -6,7 +6,6 @@ The origin is the middle of the vertebral column between the kidneys.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -42,7 +41,7 @@ class Organ:
     hu: float
     rough_mm: float = 0.0
     texture_hu: float = 3.0
-    limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Mapping[str, float] = field(default_factory=dict)
     rind_mm: float = np.inf
     core_hu: float = 0.0
     inset_mm: float = 0.0
