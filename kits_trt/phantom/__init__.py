@@ -3,6 +3,7 @@
 from kits_trt.phantom.anatomy import draw_patient
 from kits_trt.phantom.model import Patient
 from kits_trt.phantom.phases import PHASES, Phase
-from kits_trt.phantom.render import render
+from kits_trt.phantom.real_anatomy import patient_from_labels
+from kits_trt.phantom.rendering import render
 
-__all__ = ["PHASES", "Patient", "Phase", "draw_patient", "render"]
+__all__ = ["PHASES", "Patient", "Phase", "draw_patient", "patient_from_labels", "render"]

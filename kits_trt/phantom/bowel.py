@@ -51,21 +51,28 @@ def _small_bowel(
     rng: np.random.Generator, hu: Mapping[str, float], scale: _Path
 ) -> Iterator[Organ]:
     oral = float(rng.choice([0.0, 0.1, 0.85], p=[0.5, 0.25, 0.25]))
-    lower, upper = np.array([30.0, -92.0, -86.0]), np.array([215.0, -32.0, 86.0])
-    for _ in range(int(rng.integers(9, 15))):
-        place = rng.uniform(lower, upper)
-        heading = rng.normal(0, 1, 3) * np.array([0.8, 0.5, 1.0])
-        path = [place]
-        for _ in range(int(rng.integers(5, 10))):
-            heading = 0.55 * heading / np.linalg.norm(heading) + rng.normal(0, 0.55, 3)
-            place = place + 17 * heading / np.linalg.norm(heading)
-            turned = (place < lower) | (place > upper)
-            heading[turned] *= -1
-            place = np.clip(place, lower, upper)
-            path.append(place)
+    jejunum = (np.array([-35.0, -80.0, 15.0]), np.array([90.0, -15.0, 92.0]))
+    ileum = (np.array([15.0, -92.0, -86.0]), np.array([215.0, -32.0, 86.0]))
+    for loop in range(int(rng.integers(12, 19))):
+        path = _wander(rng, *(jejunum if loop < 4 else ileum))
         radius = float(rng.uniform(9, 14))
         filling = _filling(rng, hu, oral)
-        yield from _gut(rng, hu, np.array(path) * scale, (radius, filling, 0.12))
+        yield from _gut(rng, hu, path * scale, (radius, filling, 0.12))
+
+
+def _wander(rng: np.random.Generator, lower: _Path, upper: _Path) -> _Path:
+    """A winding path that turns round at the walls of a box."""
+    place = rng.uniform(lower, upper)
+    heading = rng.normal(0, 1, 3) * np.array([0.8, 0.5, 1.0])
+    path = [place]
+    for _ in range(int(rng.integers(5, 10))):
+        heading = 0.55 * heading / np.linalg.norm(heading) + rng.normal(0, 0.55, 3)
+        place = place + 17 * heading / np.linalg.norm(heading)
+        turned = (place < lower) | (place > upper)
+        heading[turned] *= -1
+        place = np.clip(place, lower, upper)
+        path.append(place)
+    return np.array(path)
 
 
 def _colon(rng: np.random.Generator, hu: Mapping[str, float], scale: _Path) -> Iterator[Organ]:

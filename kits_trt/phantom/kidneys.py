@@ -170,6 +170,7 @@ def _sinus(
     swollen = float(rng.choice([1.0, 1.5, 2.6], p=[0.7, 0.22, 0.08]))
     organs: list[Organ] = []
     calyces: list[Shape] = []
+    tips: list[Point] = []
     hub = pose.place(0.03, 0.05, -0.62)
     for reach in (-0.5, -0.22, 0.05, 0.3, 0.52):
         tip = pose.place(
@@ -177,6 +178,7 @@ def _sinus(
             float(rng.normal(0, 0.22)),
             float(rng.uniform(-0.1, 0.16)),
         )
+        tips.append(tip)
         path = np.array([hub, tip])
         calyces.extend(tube(path, np.array([1.7, 2.6]) * swollen))
     ureter = np.array([hub, pose.place(0.2, 0.1, -1.12), pose.place(0.75, 0.3, -1.3)])
@@ -190,7 +192,7 @@ def _sinus(
         organs.append(Organ(shape=shape, hu=hu["pelvis"], texture_hu=2, name="pelvis"))
     if rng.random() < 0.08:
         stone = Ellipsoid(
-            centre=calyces[int(rng.integers(5))].bounds()[0],
+            centre=tips[int(rng.integers(len(tips)))],
             semi_mm=tuple(rng.uniform(1.5, 6.0, 3).tolist()),
         )
         organs.append(Organ(shape=stone, hu=hu["stone"], name="stone"))

@@ -40,7 +40,7 @@ def _mark_kidney(kidney: Kidney, space: Space, axes: Axes, labels: Labels) -> No
     if found is None:
         return
     where, block = found
-    inside = outline_distance(kidney, block) < 0
+    inside = outline_distance(kidney, space.patient, block) < 0
     if kidney.sinus:
         fat = sinus_distance(kidney, block) < 0
         for calyx in kidney.calyces:

@@ -10,8 +10,8 @@ from kits_trt.phantom.model import KIDNEY, TUMOUR, Lesion
 from kits_trt.phantom.phases import TUMOUR_KINDS, Phase, draw_tumour_hu
 from kits_trt.phantom.shapes import Ellipsoid, Point, rotation
 
-_LOOKS = ("homogeneous", "heterogeneous", "necrotic", "cystic")
-_LOOK_WEIGHTS = (0.35, 0.25, 0.27, 0.13)
+_LOOKS = ("homogeneous", "heterogeneous", "necrotic", "cystic", "infiltrating")
+_LOOK_WEIGHTS = (0.33, 0.24, 0.26, 0.12, 0.05)
 
 
 class Place(Protocol):
@@ -41,7 +41,7 @@ def draw_lesions(
 def draw_look(
     rng: np.random.Generator, hu: Mapping[str, float], phase: Phase, radius_mm: float
 ) -> dict[str, float]:
-    """HU of a tumour's parts: ``hu``, ``core_hu``, ``core`` (relative size), wall and texture."""
+    """HU of a tumour's parts, relative size of its core, wall, texture and border."""
     kind = TUMOUR_KINDS[int(rng.choice(len(TUMOUR_KINDS), p=(0.6, 0.16, 0.14, 0.1)))]
     solid = draw_tumour_hu(rng, phase, kind)
     look = _LOOKS[int(rng.choice(len(_LOOKS), p=_LOOK_WEIGHTS))]
@@ -50,7 +50,10 @@ def draw_look(
     liquid = float(rng.uniform(5, 28))
     parts = {"hu": solid, "core": 0.0, "core_hu": liquid, "wall_mm": 0.0, "wall_hu": solid}
     parts["texture_hu"] = float(rng.uniform(2, 6))
-    if look == "heterogeneous":
+    parts["rough"], parts["blur_mm"] = 0.07, 0.0
+    if look == "infiltrating":
+        parts["rough"], parts["blur_mm"] = 0.16, float(rng.uniform(3, 8))
+    if look in ("heterogeneous", "infiltrating"):
         parts["texture_hu"] = float(rng.uniform(10, 26))
     if look == "necrotic":
         parts["core"] = float(rng.uniform(0.4, 0.75))
@@ -67,7 +70,7 @@ def _tumours(
     if rng.random() > 0.52:  # about three patients in four have one in either kidney
         return
     for _ in range(2 if rng.random() < 0.05 else 1):
-        radius = float(np.clip(rng.lognormal(np.log(19), 0.52), 5, 62))
+        radius = float(np.clip(rng.lognormal(np.log(19), 0.52), 5, 74))
         ratio = np.clip(rng.normal(1.0, 0.12, 3), 0.75, 1.3)
         # Small ones sit anywhere; large ones grow outwards, or they would replace the kidney.
         outward = float(rng.uniform(0.55, 1.1)) + 0.35 * radius / place.semi_mm[2]
@@ -93,7 +96,8 @@ def _tumours(
             wall_mm=look["wall_mm"],
             wall_hu=look["wall_hu"],
             texture_hu=look["texture_hu"],
-            rough_mm=min(0.07 * radius, 2.5),
+            rough_mm=min(look["rough"] * radius, 36 * look["rough"]),
+            blur_mm=look["blur_mm"],
         )
 
 
@@ -115,8 +119,13 @@ def _cysts(rng: np.random.Generator, place: Place, hu: Mapping[str, float]) -> I
 
 
 def _surface_place(rng: np.random.Generator, place: Place, outward: float) -> Point:
-    """A point in a random direction that avoids the hilum, in half-axes times ``outward``."""
-    direction = rng.normal(0, 1, 3)
-    direction[2] = abs(direction[2]) - 0.25 * float(rng.random())
-    direction *= outward / max(float(np.linalg.norm(direction)), 1e-6)
-    return place.place(float(direction[0]), float(direction[1]), float(direction[2]))
+    """A point in half-axes times ``outward``, in a direction away from hilum and back muscles."""
+    turn = np.asarray(place.turn, np.float64)
+    for _ in range(12):
+        direction = rng.normal(0, 1, 3)
+        direction /= max(float(np.linalg.norm(direction)), 1e-6)
+        backwards = float(direction @ turn[:, 1])
+        if direction[2] > -0.35 and backwards < 0.35:
+            break
+    z, y, x = outward * direction
+    return place.place(float(z), float(y), float(x))

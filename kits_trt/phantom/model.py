@@ -47,7 +47,10 @@ class Organ:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lesion:
-    """A tumour or cyst: solid part, optional core, optional wall; painted over its kidney."""
+    """A tumour or cyst: solid part, optional core, optional wall; painted over its kidney.
+
+    ``blur_mm`` makes the visible border of an infiltrating tumour that much softer.
+    """
 
     shape: Shape
     label: int
@@ -59,6 +62,7 @@ class Lesion:
     wall_hu: float = 0.0
     texture_hu: float = 5.0
     rough_mm: float = 0.0
+    blur_mm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +177,25 @@ class Scanner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Metal:
+    """A rod of metal, and the rays it throws: a random factor for each direction."""
+
+    place: Point
+    radius_mm: float
+    length_mm: float
+    streak_hu: float
+    rays: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breath:
+    """Everything below a height is shifted: the patient breathed while the table moved."""
+
+    below_mm: float
+    shift_mm: Point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GivenLabels:
     """A real label map and where its first voxel lies in patient coordinates."""
 
@@ -199,6 +222,8 @@ class Patient:
     scanner: Scanner
     centre_mm: Point
     given: GivenLabels | None = None
+    metal: Metal | None = None
+    breath: Breath | None = None
 
 
 def stream(seed: int, case: int, part: str) -> np.random.Generator:

@@ -11,6 +11,8 @@ from kits_trt.phantom.shapes import Block, Bounds
 from kits_trt.phantom.space import Boxes, Slices, Space
 
 _LUNG_MM = 2.0
+_WALL_GAP_MM = -1.0
+_CAVITY = (0.0, 0.0, 0.0)
 _ALL = (slice(None), slice(None), slice(None))
 
 
@@ -112,7 +114,7 @@ def paint_kidney(canvas: Canvas, kidney: Kidney, surfaces: Surfaces) -> None:
 def _paint_parenchyma(canvas: Canvas, kidney: Kidney, surfaces: Surfaces, where: Slices) -> None:
     hu = canvas.patient.hu
     block = canvas.block.crop(where)
-    distance = outline_distance(kidney, block)
+    distance = outline_distance(kidney, canvas.patient, block)
     grain = np.float32(4) * surfaces.grain[where]
     columns = np.clip(np.float32(1.1) - kidney.pyramids.evaluate(block.axes), 0, 1)
     inner = canvas.alpha(distance + np.float32(kidney.cortex_mm)) * columns
@@ -127,7 +129,7 @@ def _paint_parenchyma(canvas: Canvas, kidney: Kidney, surfaces: Surfaces, where:
 
 
 def _paint_lesion(canvas: Canvas, lesion: Lesion, surfaces: Surfaces) -> None:
-    where = canvas.find(lesion.shape.bounds(), 2.0 * lesion.rough_mm)
+    where = canvas.find(lesion.shape.bounds(), 2.0 * lesion.rough_mm + lesion.blur_mm / 2)
     if where is None:
         return
     block = canvas.block.crop(where)
@@ -142,12 +144,15 @@ def _paint_lesion(canvas: Canvas, lesion: Lesion, surfaces: Surfaces) -> None:
     if lesion.wall_mm > 0:
         rim = canvas.alpha(-distance - np.float32(lesion.wall_mm))
         value += rim * (np.float32(lesion.wall_hu) - value)
-    _blend(canvas, where, canvas.alpha(distance), value)
+    # The label's border is where half the tumour shows, however soft it is.
+    alpha = np.clip(0.5 - distance / np.float32(canvas.soft_mm + lesion.blur_mm), 0, 1)
+    _blend(canvas, where, alpha, value)
 
 
-def outline_distance(kidney: Kidney, block: Block) -> Floats:
-    """Distance to a kidney's outline, with its lobes."""
-    return kidney.outline.signed_distance(block) + kidney.lobes.evaluate(block.axes)
+def outline_distance(kidney: Kidney, patient: Patient, block: Block) -> Floats:
+    """Distance to a kidney's outline, with its lobes, within the abdomen."""
+    distance = kidney.outline.signed_distance(block) + kidney.lobes.evaluate(block.axes)
+    return _within_abdomen(distance, patient, block)
 
 
 def sinus_distance(kidney: Kidney, block: Block) -> Floats:
@@ -159,11 +164,20 @@ def sinus_distance(kidney: Kidney, block: Block) -> Floats:
 
 
 def lesion_distance(lesion: Lesion, patient: Patient, block: Block) -> Floats:
-    """Distance to a lesion's surface, roughness included."""
+    """Distance to a lesion's surface, roughness included, within the abdomen."""
     distance = lesion.shape.signed_distance(block)
     if lesion.rough_mm:
         distance = distance + np.float32(lesion.rough_mm) * patient.rough.evaluate(block.axes)
-    return distance
+    return _within_abdomen(distance, patient, block)
+
+
+def _within_abdomen(distance: Floats, patient: Patient, block: Block) -> Floats:
+    """Cuts a kidney or lesion at muscle wall and diaphragm; real ones lie where they lie."""
+    if patient.given is not None:
+        return distance
+    wall = patient.torso.distance(block, _CAVITY) + np.float32(_WALL_GAP_MM)
+    inside: Floats = np.maximum(np.maximum(distance, wall), patient.torso.dome_distance(block))
+    return inside
 
 
 def _blend(canvas: Canvas, where: Slices, alpha: Floats, value: Floats) -> None:

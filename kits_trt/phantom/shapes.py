@@ -134,9 +134,9 @@ class Above:
 
     def signed_distance(self, block: Block) -> Floats:
         """Intersection of the shape and the half-space."""
-        return np.maximum(
-            self.shape.signed_distance(block), block.points[1] - np.float32(self.level_y_mm)
-        )
+        behind = block.points[1] - np.float32(self.level_y_mm)
+        distance: Floats = np.maximum(self.shape.signed_distance(block), behind)
+        return distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

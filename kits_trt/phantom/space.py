@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from kits_trt.phantom.fields import Axes, Floats
 from kits_trt.phantom.model import Organ, Patient
-from kits_trt.phantom.shapes import Block, Bounds
+from kits_trt.phantom.shapes import Block, Bounds, Point
 
 Slices = tuple[slice, slice, slice]
 _LATTICE_MM = 16.0
@@ -50,7 +50,22 @@ class Space:
         for row, field in enumerate(self.patient.warp):
             points[row] = field.evaluate(axes)
             points[row] += (turn[row, 0] * z + turn[row, 1] * y) + turn[row, 2] * x
+        breath = self.patient.breath
+        if breath is not None:
+            points[:, axes[0] > breath.below_mm] += np.reshape(
+                np.array(breath.shift_mm, np.float32), (3, 1, 1, 1)
+            )
         return Block(axes=axes, points=points)
+
+    def locate(self, place: Point) -> Floats:
+        """Where a point of the undeformed anatomy lies in the patient, to a fraction of a mm."""
+        turn = self.patient.turn
+        goal = np.asarray(place, np.float32)
+        found = goal @ turn
+        for _ in range(6):
+            axes = (found[:1], found[1:2], found[2:])
+            found = found + (goal - self.block(axes).points[:, 0, 0, 0]) @ turn
+        return found
 
     def boxes(
         self, lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -88,6 +103,9 @@ class Space:
         far = ((upper - lower).max(axis=1) / 2 > room) | (np.abs(middle) > -starts).any(axis=1)
         low[far] = -max(field.bound() for field in self.patient.warp)
         high[far] = -low[far]
+        if self.patient.breath is not None:
+            shift = np.array(self.patient.breath.shift_mm)
+            return low + np.minimum(shift, 0), high + np.maximum(shift, 0)
         return low, high
 
 

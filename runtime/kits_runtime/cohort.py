@@ -1,13 +1,15 @@
 """Many cases, with reading and writing beside the nets: three threads and two short queues.
 
-Scans are read in one thread, segmented in the caller's and written in a third. Each queue holds one
-case, so memory does not grow with their number. A case that fails is reported and the rest go on.
+Scans are read in one thread, segmented in the caller's and written in a third, and no more than
+three cases are on their way at once, so memory does not grow with their number. A case that fails
+is reported and the rest go on.
 """
 
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from kits_runtime.errors import KitsError
@@ -27,15 +29,16 @@ T = TypeVar("T")
 Progress = Callable[[Job, str, float], None]
 
 _POLL_S = 0.1
+_CASES_ON_THEIR_WAY = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CaseOutcome:
-    """How one case ended: its record, or the error that stopped it."""
+    """How one case ended: its record, the error that stopped it, or neither: it was skipped."""
 
     job: Job
-    record: CaseRecord | None
-    error: Exception | None
+    record: CaseRecord | None = None
+    error: Exception | None = None
 
 
 class _Stopped(Exception):  # noqa: N818 - control flow between threads, never shown
@@ -49,7 +52,14 @@ class _Belt(Generic[T]):
         self._queue: queue.Queue[T | None] = queue.Queue(maxsize=1)
         self._stop = stop
 
-    def put(self, item: T | None) -> None:
+    def put(self, item: T) -> None:
+        self._put(item)
+
+    def end(self) -> None:
+        """Says that nothing more will come."""
+        self._put(None)
+
+    def _put(self, item: T | None) -> None:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=_POLL_S)
@@ -67,6 +77,7 @@ class _Belt(Generic[T]):
             if item is None:
                 return
             yield item
+            del item  # a scan is large: nobody may hold it while waiting for the next
         raise _Stopped
 
 
@@ -76,80 +87,107 @@ def run_cohort(
     *,
     progress: Progress,
     finished: Callable[[CaseOutcome], None],
+    is_done: Callable[[Job], bool] = lambda _: False,
 ) -> tuple[CaseOutcome, ...]:
     """Segments all cases; ``finished`` is told of each as it ends, from whichever thread ends it.
+
+    Cases for which ``is_done`` says yes are skipped; it is asked just before a scan would be read.
 
     An exception that is no case's own, an interrupt above all, ends the run: the case being written
     is finished, the others leave nothing.
     """
-    stop = threading.Event()
-    scans: _Belt[ReadCase] = _Belt(stop)
-    masks: _Belt[SegmentedCase] = _Belt(stop)
-    outcomes: list[CaseOutcome] = []
-    telling = threading.Lock()
-
-    def end(job: Job, *, record: CaseRecord | None = None, error: Exception | None = None) -> None:
-        outcome = CaseOutcome(job=job, record=record, error=error)
-        with telling:
-            outcomes.append(outcome)
-            finished(outcome)
-
-    def read_all() -> None:
-        for job in jobs:
-            try:
-                read = read_case(job)
-            except (KitsError, MemoryError, OSError) as error:
-                end(job, error=error)
-            else:
-                scans.put(read)
-                del read
-        scans.put(None)
-
-    def write_all() -> None:
-        names = segmenter.bundle.manifest.labels
-        for case in masks.items():
-            try:
-                record = write_case(case, names)
-            except (KitsError, MemoryError, OSError) as error:
-                end(case.read.job, error=error)
-            else:
-                end(case.read.job, record=record)
-            del case
-
-    threads = _started(stop, read_all, write_all)
+    run = _Run(segmenter, finished)
+    workers = [
+        _Worker(lambda: run.read_all(jobs, is_done), run.stop),
+        _Worker(run.write_all, run.stop),
+    ]
+    for worker in workers:
+        worker.start()
     try:
-        for read in scans.items():
-            job = read.job
-            try:
-                case = segment_case(
-                    segmenter, read, progress=lambda stage, share: progress(job, stage, share)
-                )
-            except (KitsError, MemoryError) as error:
-                end(job, error=error)
-            else:
-                masks.put(case)
-                del case
-            del read
-        masks.put(None)
+        run.segment_all(progress)
     except _Stopped:
         pass
     except BaseException:
-        stop.set()
+        run.stop.set()
         raise
     finally:
-        for thread in threads:
-            thread.join()
-    for thread in threads:
-        thread.raise_own()
-    order = {job: index for index, job in enumerate(jobs)}
-    return tuple(sorted(outcomes, key=lambda outcome: order[outcome.job]))
+        for worker in workers:
+            worker.join()
+    for worker in workers:
+        worker.raise_own()
+    return tuple(run.outcomes[job] for job in jobs)
+
+
+class _Run:
+    """What the three threads of one run share."""
+
+    def __init__(self, segmenter: Segmenter, finished: Callable[[CaseOutcome], None]) -> None:
+        self.stop = threading.Event()
+        self.outcomes: dict[Job, CaseOutcome] = {}
+        self._segmenter = segmenter
+        self._finished = finished
+        self._telling = threading.Lock()
+        self._room = threading.Semaphore(_CASES_ON_THEIR_WAY)
+        self._scans: _Belt[ReadCase] = _Belt(self.stop)
+        self._masks: _Belt[SegmentedCase] = _Belt(self.stop)
+
+    def read_all(self, jobs: Sequence[Job], is_done: Callable[[Job], bool]) -> None:
+        for job in jobs:
+            self._wait_for_room()
+            if is_done(job):
+                self._end(CaseOutcome(job=job))
+                continue
+            read = self._tried(job, partial(read_case, job))
+            if read is not None:
+                self._scans.put(read)
+            del read
+        self._scans.end()
+
+    def segment_all(self, progress: Progress) -> None:
+        for read in self._scans.items():
+            case = self._tried(read.job, partial(self._segmented, read, progress))
+            if case is not None:
+                self._masks.put(case)
+            del read, case
+        self._masks.end()
+
+    def write_all(self) -> None:
+        names = self._segmenter.bundle.manifest.labels
+        for case in self._masks.items():
+            job = case.read.job
+            record = self._tried(job, partial(write_case, case, names))
+            if record is not None:
+                self._end(CaseOutcome(job=job, record=record))
+            del case
+
+    def _segmented(self, read: ReadCase, progress: Progress) -> SegmentedCase:
+        return segment_case(self._segmenter, read, progress=partial(progress, read.job))
+
+    def _tried(self, job: Job, part: Callable[[], T]) -> T | None:
+        """What a part of a case gives; None, and the case's end, where it fails."""
+        try:
+            return part()
+        except (KitsError, MemoryError, OSError) as error:
+            self._end(CaseOutcome(job=job, error=error))
+            return None
+
+    def _end(self, outcome: CaseOutcome) -> None:
+        with self._telling:
+            self.outcomes[outcome.job] = outcome
+            self._finished(outcome)
+        self._room.release()
+
+    def _wait_for_room(self) -> None:
+        while not self._room.acquire(timeout=_POLL_S):
+            if self.stop.is_set():
+                raise _Stopped
 
 
 class _Worker(threading.Thread):
     """A thread whose unexpected error stops the run and is raised in the caller's."""
 
     def __init__(self, work: Callable[[], None], stop: threading.Event) -> None:
-        super().__init__(name=work.__name__, daemon=True)
+        super().__init__(daemon=True)
         self._work = work
         self._stop_all = stop
         self._error: BaseException | None = None
@@ -167,10 +205,3 @@ class _Worker(threading.Thread):
         """Raises what ended the thread, if anything unexpected did."""
         if self._error is not None:
             raise self._error
-
-
-def _started(stop: threading.Event, *works: Callable[[], None]) -> tuple[_Worker, ...]:
-    workers = tuple(_Worker(work, stop) for work in works)
-    for worker in workers:
-        worker.start()
-    return workers

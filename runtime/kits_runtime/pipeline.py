@@ -14,7 +14,7 @@ from kits_runtime.files import replacing
 from kits_runtime.nifti import Scan, read_scan, write_labels
 from kits_runtime.png import write_png
 from kits_runtime.preview import preview
-from kits_runtime.record import RunRecord
+from kits_runtime.record import RunRecord, versions
 from kits_runtime.segmenter import Progress, Segmentation, Segmenter
 from kits_runtime.statistics import ClassStatistics, class_statistics
 
@@ -56,6 +56,7 @@ class CaseRecord:
     case: str
     scan: str
     scan_sha256: str
+    mask_sha256: str
     statistics: Mapping[str, ClassStatistics]
     run: RunRecord
 
@@ -65,6 +66,7 @@ class CaseRecord:
             "case": self.case,
             "scan": self.scan,
             "scan_sha256": self.scan_sha256,
+            "mask_sha256": self.mask_sha256,
             **self.run.to_plain(),
             "statistics": {
                 name: {key: _rounded(value) for key, value in dataclasses.asdict(facts).items()}
@@ -138,12 +140,43 @@ def write_case(case: SegmentedCase, names: tuple[str, ...]) -> CaseRecord:
         case=job.case.name,
         scan=str(job.case.scan),
         scan_sha256=read.sha256,
+        mask_sha256=file_sha256(job.mask),
         statistics=statistics,
         run=run,
     )
     with replacing(job.record) as stream:
         stream.write((json.dumps(record.to_plain(), indent=1) + "\n").encode())
     return record
+
+
+def is_up_to_date(job: Job, segmenter: Segmenter) -> bool:
+    """Whether a job's files are there, whole, and what this segmenter would make of the scan.
+
+    The record must tell of the same scan, bundle, backend, precision and mask, all by content.
+    """
+    if not job.mask.is_file() or (job.picture is not None and not job.picture.is_file()):
+        return False
+    try:
+        told = json.loads(job.record.read_bytes())
+        found = (
+            told["scan_sha256"],
+            told["mask_sha256"],
+            told["bundle"]["sha256"],
+            told["backend"]["name"],
+            told["backend"]["precision"],
+            told["versions"]["kits-trt"],
+        )
+        backend = segmenter.backend
+        return found == (
+            file_sha256(job.case.scan),
+            file_sha256(job.mask),
+            segmenter.bundle.sha256,
+            backend.name,
+            backend.precision,
+            versions()["kits-trt"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def file_sha256(path: Path) -> str:

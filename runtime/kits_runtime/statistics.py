@@ -18,7 +18,7 @@ _DIRECTIONS = 1000
 class ClassStatistics:
     """One class of a mask.
 
-    ``right_ml`` and ``left_ml`` divide the volume at the middle of the scan, in the patient's frame.
+    ``right_ml`` and ``left_ml`` divide the volume at the scan's middle, in the patient's frame.
     ``objects`` counts connected components and ``largest_diameter_mm`` is the longest distance
     between two voxel centres of the largest one. ``touches_border`` says that the class reaches the
     scan's first or last voxel along some axis, so that part of it may lie outside. Without a voxel

@@ -7,6 +7,8 @@ and told by it when several classes may stand in one place.
 
 import dataclasses
 import math
+import re
+import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,6 +17,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from kits_runtime.errors import ManifestError
 
 T = TypeVar("T")
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MOST_SHOWN = 60
 
 
 def from_plain(cls: type[T], plain: object, *, where: str = "") -> T:
@@ -29,16 +34,36 @@ def from_plain(cls: type[T], plain: object, *, where: str = "") -> T:
 
 
 def to_plain(value: object) -> object:
-    """The JSON form of a dataclass, such that ``from_plain`` gives back an equal instance."""
+    """The JSON form of a dataclass, such that ``from_plain`` gives back an equal instance.
+
+    Mappings are written in the order of their keys, so that equal ones look the same.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         kind = getattr(value, "kind", None)
         return plain if kind is None else {"kind": kind, **plain}
     if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
+        return {key: to_plain(value[key]) for key in sorted(value)}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
     return value
+
+
+def shown(found: object) -> str:
+    """A value as a message shows it: on one line, short, however large or deep it is."""
+    form = reprlib.Repr()
+    form.maxlevel, form.maxstring, form.maxother = 3, _MOST_SHOWN, _MOST_SHOWN
+    try:
+        text = form.repr(found)
+    except ValueError:  # Python refuses to write out integers of thousands of digits
+        text = f"{type(found).__name__} with too many digits to show"
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+
+
+def at(where: str, key: str) -> str:
+    """The path of a key in ``where``; a key that could confuse a reader stands in quotes."""
+    name = key if _PLAIN_KEY.fullmatch(key) else shown(key)
+    return f"{where}.{name}" if where else name
 
 
 @cache
@@ -56,17 +81,15 @@ def _dataclass_from(cls: type, plain: object, where: str) -> object:
     for key in plain:
         if key not in expected:
             raise ManifestError(
-                f"{_at(where, str(key))}: unknown key; expected one of {sorted(expected)}. "
+                f"{at(where, str(key))}: unknown key; expected one of {sorted(expected)}. "
                 "Remove it, or use a release that knows it."
             )
     for key in sorted(expected):
         if key not in plain:
-            raise ManifestError(f"{_at(where, key)}: missing key. Add it; all keys are required.")
+            raise ManifestError(f"{at(where, key)}: missing key. Add it; all keys are required.")
     if kind and plain["kind"] != kind:
-        raise _wrong(_at(where, "kind"), plain["kind"], repr(kind))
-    return cls(
-        **{name: _value(hint, plain[name], _at(where, name)) for name, hint in hints.items()}
-    )
+        raise _wrong(at(where, "kind"), plain["kind"], repr(kind))
+    return cls(**{name: _value(hint, plain[name], at(where, name)) for name, hint in hints.items()})
 
 
 def _value(hint: Any, plain: object, where: str) -> object:  # noqa: ANN401 - hints are runtime objects
@@ -96,10 +119,10 @@ def _one_of(members: Sequence[Any], plain: object, where: str) -> object:
     if not isinstance(plain, Mapping):
         raise _wrong(where, plain, "an object with a 'kind'")
     if "kind" not in plain:
-        raise ManifestError(f"{_at(where, 'kind')}: missing key. Add one of {sorted(kinds)}.")
+        raise ManifestError(f"{at(where, 'kind')}: missing key. Add one of {sorted(kinds)}.")
     kind = plain["kind"]
     if not isinstance(kind, str) or kind not in kinds:
-        raise _wrong(_at(where, "kind"), kind, f"one of {sorted(kinds)}")
+        raise _wrong(at(where, "kind"), kind, f"one of {sorted(kinds)}")
     return _dataclass_from(kinds[kind], plain, where)
 
 
@@ -120,33 +143,44 @@ def _mapping(members: Sequence[Any], plain: object, where: str) -> Mapping[objec
     key_hint, value_hint = members
     return types.MappingProxyType(
         {
-            _value(key_hint, key, where): _value(value_hint, item, _at(where, str(key)))
-            for key, item in plain.items()
+            _value(key_hint, key, path): _value(value_hint, item, path)
+            for key, item, path in ((k, v, at(where, str(k))) for k, v in plain.items())
         }
     )
 
 
 def _scalar(hint: type, plain: object, where: str) -> object:
-    if hint is float and isinstance(plain, int | float) and not isinstance(plain, bool):
-        if not math.isfinite(plain):
-            raise _wrong(where, plain, "a finite number")
-        return float(plain)
+    if hint is float:
+        return _float(plain, where)
     if type(plain) is not hint:
-        raise _wrong(
-            where,
-            plain,
-            {bool: "true or false", int: "a whole number", str: "a text"}.get(hint, "a number"),
-        )
+        names = {bool: "true or false", int: "a whole number", str: "a text"}
+        raise _wrong(where, plain, names[hint])
+    if isinstance(plain, str) and not _is_unicode(plain):
+        raise _wrong(where, plain, "a text without halves of surrogate pairs")
     return plain
 
 
-def _at(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
+def _float(plain: object, where: str) -> float:
+    if isinstance(plain, bool) or not isinstance(plain, int | float):
+        raise _wrong(where, plain, "a number")
+    try:
+        value = float(plain)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise _wrong(where, plain, "a finite number")
+    return value + 0.0  # makes 0.0 of -0.0, which equals it but is written differently
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _wrong(where: str, found: object, expected: str) -> ManifestError:
-    shown = repr(found)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return ManifestError(
-        f"{where or 'manifest'}: found {shown}, expected {expected}. Correct the manifest."
+        f"{where or 'manifest'}: found {shown(found)}, expected {expected}. Correct the manifest."
     )

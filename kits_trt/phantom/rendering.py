@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_trt.phantom.extras import metal_rays
 from kits_trt.phantom.fields import Axes, Floats
 from kits_trt.phantom.labels import mark_labels
 from kits_trt.phantom.model import Patient, stream
@@ -85,6 +86,7 @@ def render(
         slab = scene.scanned(slab_axes)
         for place, z_mm in enumerate(slab_axes[0]):
             slab[place] += noise.plane(float(z_mm))
+            scene.add_rays(slab[place], float(z_mm))
             slab[place][outside] = OUTSIDE_HU
         np.rint(slab, out=slab)
         hu[part] = np.clip(slab, OUTSIDE_HU, 3071)
@@ -125,6 +127,12 @@ class Scene:
             return hu
         mean: Floats = hu.reshape(-1, planes, *hu.shape[1:]).mean(axis=1)
         return mean
+
+    def add_rays(self, plane: Floats, z_mm: float) -> None:
+        """Adds to a plane what metal throws over it."""
+        metal = self.patient.metal
+        if metal is not None:
+            plane += metal_rays(metal, self.space.locate(metal.place), self.grid.axes(), z_mm)
 
     def _painted(self, axes: Axes) -> Floats:
         patient = self.patient
