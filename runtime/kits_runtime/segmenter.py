@@ -38,7 +38,7 @@ from kits_runtime.volume import Volume, labels_in_source_order
 
 Progress = Callable[[str, float], None]
 
-# On two cores the time a window is flat from 1 to 16; the padding of the last call is least with few.
+# On two cores the time a window is flat from 1 to 16; padding of the last call is least with few.
 _SLICE_BATCH = 4
 
 
