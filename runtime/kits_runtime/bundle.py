@@ -204,7 +204,7 @@ def _from_zip(bundle: Path, name: str, limit: int) -> bytes:
             entry = _only_entry(bundle, archive, name)
             _check_entry(bundle, entry, limit)
             with archive.open(entry) as stream:
-                return stream.read(limit)
+                return stream.read(entry.file_size)
     except _ZIP_ERRORS as error:
         raise BundleError(
             f"{bundle}: {name} cannot be unpacked ({_reason(error)}), expected a .kits file (a "
