@@ -45,6 +45,7 @@ _ZIP_ERRORS = (
     RuntimeError,
     ValueError,
 )
+_MOST_SAID = 100
 _UNSAFE = "Do not use this bundle unless you know who made it."
 
 Precision = Literal["fp32", "fp16"]
@@ -252,4 +253,7 @@ def _check_size(bundle: Path, name: str, size: int, limit: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    """What an error says, on one short line: zipfile quotes whatever it read."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    said = said if said.isprintable() else repr(said)
+    return said if len(said) <= _MOST_SAID else said[: _MOST_SAID - 3] + "..."

@@ -712,6 +712,16 @@ def test_damaged_data_in_a_zip_is_named(write: Write, tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{NET} cannot be unpacked (")
 
 
+def test_what_zipfile_says_of_garbage_is_shortened(tmp_path: Path) -> None:
+    path = write_stored(tmp_path / "b", good_contents())
+    raw = bytearray(path.read_bytes())
+    raw[26:28] = struct.pack("<H", 5000)  # the length of the first name in its own header
+    path.write_bytes(raw)
+    message = refusal(path)
+    assert message.startswith("manifest.json cannot be unpacked (File name in directory 'mani")
+    assert "...), expected a .kits file (a zip) or a folder. " in message
+
+
 SMALL = zip_bytes([deflated(name, content) for name, content in good_contents().items()])
 
 
