@@ -10,7 +10,7 @@ SHELL := bash
 PYTHON ?= python3.11 python3.12 python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
-BENCH_ARGS ?= all
+BENCH_ARGS ?= stages
 
 VENV := .venv
 VENV_DEMO := .venv-demo
