@@ -112,7 +112,7 @@ def _tumour(preset: Preset) -> Stage:
             stride=(plane, plane) if preset == "paper" else (plane * 3 // 4, plane * 3 // 4),
             join="mean",
             only="kidney",
-            neighbours="kept",
+            neighbours="kept" if preset == "paper" else "volume",
         ),
         nets=("msvnet",),
         combine="mean",

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from kits_runtime.clock import Clock
 from kits_runtime.decide import background_scores
-from kits_runtime.grid import Box, Grid, box_of, grid_over
+from kits_runtime.grid import Box, Grid, bounding_box, grid_over
 from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
 from kits_runtime.look import boxes_to_look_at
 from kits_runtime.manifest.schema import (
-    Argmax,
+    CentreInMask,
     Manifest,
     MultiplyByMask,
     Overlap,
@@ -31,6 +31,7 @@ from kits_runtime.volume import Volume, empty_labels
 from kits_runtime.wayback import WayBack
 
 Labels = NDArray[np.uint8]
+_NOWHERE = Box((0, 0, 0), (0, 0, 0))
 Progress = Callable[[str, float], None]
 
 
@@ -83,7 +84,8 @@ def stages_wanted_on_scan(manifest: Manifest) -> set[str]:
         if stage.clean_on == "scan":
             wanted.add(stage.name)
             wanted.update(item.of for item in stage.clean if isinstance(item, Overlap))
-        wanted.update(step.of for step in stage.steps if isinstance(step, MultiplyByMask))
+        masks = (step for step in stage.steps if isinstance(step, MultiplyByMask | CentreInMask))
+        wanted.update(step.of for step in masks)
     return wanted
 
 
@@ -106,9 +108,11 @@ def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool
         box=union,
         placed=np.zeros(union.shape, np.uint8),
         on_scan=empty_labels(volume) if on_scan else None,
+        reach=_NOWHERE,
     )
     if boxes:
         _fill(run, stage, boxes, outcome)
+        outcome = _with_reach(outcome)
         with run.clock.phase(f"{stage.name}.clean"):
             outcome = _cleaned(run, stage, outcome)
     return outcome, bool(boxes)
@@ -117,17 +121,21 @@ def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool
 def _asked_about(
     boxes: Sequence[Box], stage: Stage, grid: Grid, outcomes: Mapping[str, Outcome]
 ) -> tuple[Box, ...]:
-    """The boxes cut, along z, to the slices that 2.5D windows ask about and their neighbours."""
+    """The boxes cut, along z, to the slices that 2.5D windows ask about and their neighbours.
+
+    One slice more stays at least: scores must fall off towards a slice that nobody asked about.
+    """
     windows = stage.windows
     if not isinstance(windows, Slices) or windows.only is None:
         return tuple(boxes)
+    margin = max(1, windows.depth // 2)
     cut = []
     for box in boxes:
         kept = np.flatnonzero(outcomes[windows.only].mask_on(grid, box).any(axis=(1, 2)))
         if kept.size:
-            first = max(box.start[0], box.start[0] + int(kept[0]) - windows.depth // 2)
-            last = min(box.stop[0], box.start[0] + int(kept[-1]) + 1 + windows.depth // 2)
-            cut.append(Box((first, *box.start[1:]), (last, *box.stop[1:])))
+            first = box.start[0] + int(kept[0]) - margin
+            last = box.start[0] + int(kept[-1]) + 1 + margin
+            cut.append(Box((first, *box.start[1:]), (last, *box.stop[1:])).within(box))
     return tuple(cut)
 
 
@@ -142,7 +150,7 @@ def _kept_slices(
 
 def _union(boxes: Sequence[Box]) -> Box:
     if not boxes:
-        return Box((0, 0, 0), (0, 0, 0))
+        return _NOWHERE
     union = boxes[0]
     for box in boxes[1:]:
         union = union.around(box)
@@ -151,9 +159,20 @@ def _union(boxes: Sequence[Box]) -> Box:
 
 def _fill(run: _Run, stage: Stage, boxes: Sequence[Box], outcome: Outcome) -> None:
     """Runs all boxes; where some overlap their scores are joined first, else each goes its way."""
-    groups = [(box, _box_slabs(run, stage, outcome.grid, box)) for box in boxes]
+    total, done = sum(box.shape[0] for box in boxes), 0
+
+    def told(stream: Iterator[Slab]) -> Iterator[Slab]:
+        nonlocal done
+        for slab in stream:
+            yield slab
+            done += slab.depth
+            run.progress(stage.name, done / total)
+
+    groups = [(box, told(_box_slabs(run, stage, outcome.grid, box))) for box in boxes]
     if _any_overlap(boxes):
-        groups = [(outcome.box, iter((_joined(stage, outcome.box, groups),)))]
+        with run.clock.phase(f"{stage.name}.join"):
+            joined = _joined(stage, outcome.box, groups)
+        groups = [(outcome.box, iter((joined,)))]
     for box, stream in groups:
         back = WayBack(
             outcome.grid,
@@ -162,12 +181,18 @@ def _fill(run: _Run, stage: Stage, boxes: Sequence[Box], outcome: Outcome) -> No
             placed=outcome.placed[box.seen_from(outcome.box).slices],
             on_scan=outcome.on_scan,
         )
-        done = 0
         for slab in stream:
             with run.clock.phase(f"{stage.name}.way_back"):
                 back.push(slab)
-            done += slab.depth
-            run.progress(stage.name, done / box.shape[0])
+
+
+def _with_reach(outcome: Outcome) -> Outcome:
+    """The outcome with the scan voxels that are interpolated from foreground, one voxel more."""
+    found = bounding_box(outcome.placed)
+    if found is None:
+        return replace(outcome, reach=_NOWHERE)
+    wide = found.moved_by(outcome.box.start).wider_by(1).within(outcome.box)
+    return replace(outcome, reach=outcome.grid.scan_box(wide))
 
 
 def _box_slabs(run: _Run, stage: Stage, grid: Grid, box: Box) -> Iterator[Slab]:
@@ -175,9 +200,8 @@ def _box_slabs(run: _Run, stage: Stage, grid: Grid, box: Box) -> Iterator[Slab]:
     with clock.phase(f"{stage.name}.steps"):
         region = prepared_region(run.volume, grid, box, steps=stage.steps, outcomes=run.outcomes)
         kept = _kept_slices(stage, run.outcomes, grid, box)
-        given = WindowedInput(
-            values=region.values.astype(np.float32, copy=False), air=region.air, kept=kept
-        )
+        values = region.values.astype(np.float32, copy=False)
+        given = WindowedInput(values=values, air=region.air, kept=kept)
 
     def timed(net: RunNet) -> RunNet:
         def ask(patches: Scores) -> Scores:
@@ -203,7 +227,8 @@ def _any_overlap(boxes: Sequence[Box]) -> bool:
 def _joined(stage: Stage, union: Box, groups: Sequence[tuple[Box, Iterator[Slab]]]) -> Slab:
     """One slab over the union of boxes: the mean or the maximum where they overlap."""
     classes = len(stage.decide.labels)
-    joined = np.zeros((classes, *union.shape), np.float32)
+    largest = stage.join == "max"
+    joined = np.full((classes, *union.shape), -np.inf if largest else 0, np.float32)
     seen = np.zeros(union.shape, np.uint8)
     for box, stream in groups:
         where = box.seen_from(union)
@@ -213,27 +238,24 @@ def _joined(stage: Stage, union: Box, groups: Sequence[tuple[Box, Iterator[Slab]
             shape = (classes, slab.depth, *box.shape[1:])
             scores = background_scores(shape, stage.decide) if slab.scores is None else slab.scores
             target = joined[(slice(None), *rows)]
-            if stage.join == "max":
-                np.maximum(target, scores, out=target)
-            else:
-                target += scores
+            (np.maximum if largest else np.add)(target, scores, out=target)
             seen[rows] += 1
             z += slab.depth
-    if stage.join == "mean":
+    if not largest:
         joined /= np.maximum(seen, 1)
-    if isinstance(stage.decide, Argmax):
-        joined[0][seen == 0] = 1
+    unseen = seen == 0
+    for channel, value in zip(joined, background_scores((classes,), stage.decide), strict=True):
+        channel[unseen] = value
     return Slab(depth=union.shape[0], scores=joined)
 
 
 def _cleaned(run: _Run, stage: Stage, outcome: Outcome) -> Outcome:
-    if not stage.clean:
+    if not (stage.clean and outcome.placed.any()):
         return outcome
     grid, box = outcome.grid, outcome.box
     fill = next(label for label in stage.decide.labels if label)
     if stage.clean_on == "scan":
-        assert outcome.on_scan is not None
-        _clean_scan(run, stage, outcome.on_scan, fill=fill)
+        _clean_scan(run, stage, outcome, fill=fill)
         after = outcome.mask_on(grid, box)
         return replace(outcome, placed=_with_foreground(outcome.placed, after, fill))
     frame = Frame(
@@ -246,7 +268,8 @@ def _cleaned(run: _Run, stage: Stage, outcome: Outcome) -> Outcome:
     if outcome.on_scan is not None:
         change = Tidied(grid=grid, box=box, before=before, after=after, fill=fill)
         follow_on_scan(outcome.on_scan, change)
-    return replace(outcome, placed=_with_foreground(outcome.placed, after, fill))
+    cleaned = replace(outcome, placed=_with_foreground(outcome.placed, after, fill))
+    return _with_reach(cleaned)
 
 
 def _with_foreground(placed: Labels, mask: NDArray[np.bool_], fill: int) -> Labels:
@@ -254,25 +277,25 @@ def _with_foreground(placed: Labels, mask: NDArray[np.bool_], fill: int) -> Labe
     return np.where(mask, np.where(placed > 0, placed, fill), 0).astype(np.uint8)
 
 
-def _clean_scan(run: _Run, stage: Stage, on_scan: Labels, *, fill: int) -> None:
-    volume = run.volume
+def _clean_scan(run: _Run, stage: Stage, outcome: Outcome, *, fill: int) -> None:
+    """Cleans the scan's labels in place, inside the box that holds all of them."""
+    assert outcome.on_scan is not None
+    volume, reach = run.volume, outcome.reach
+    if reach.empty:
+        return
     frame = Frame(
         spacing_mm=volume.spacing_mm,
-        middle_x=volume.shape[2] // 2,
-        mask_of=lambda name: run.outcomes[name].mask_on_scan(box_of(volume.shape)),
+        middle_x=volume.shape[2] // 2 - reach.start[2],
+        mask_of=lambda name: run.outcomes[name].mask_on_scan(reach),
     )
-    tidy_labels(on_scan, stage.clean, frame=frame, fill=fill)
+    tidy_labels(outcome.on_scan[reach.slices], stage.clean, frame=frame, fill=fill)
 
 
 def _overlaid(outcomes: Sequence[Outcome], volume: Volume) -> Labels:
     """A later stage's foreground replaces what an earlier one said."""
-    labels: Labels | None = None
+    labels = empty_labels(volume)
     for outcome in outcomes:
         assert outcome.on_scan is not None
-        box = outcome.grid.scan_box(outcome.box)
-        if labels is None:
-            labels = outcome.on_scan.copy(order="K")
-        elif not box.empty:
-            own = outcome.on_scan[box.slices]
-            np.copyto(labels[box.slices], own, where=own > 0)
-    return empty_labels(volume) if labels is None else labels
+        own = outcome.on_scan[outcome.reach.slices]
+        np.copyto(labels[outcome.reach.slices], own, where=own > 0)
+    return labels

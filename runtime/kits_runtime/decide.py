@@ -30,4 +30,6 @@ def background_scores(shape: tuple[int, ...], decide: Decide) -> Scores:
     scores = np.zeros(shape, np.float32)
     if isinstance(decide, Argmax):
         scores[0] = 1
+    elif decide.at_least <= 0:
+        scores[:] = decide.at_least - 1
     return scores

@@ -3,6 +3,7 @@
 ::
 
     KitsError (1)
+    ├── UsageError (2)              options that contradict each other or what is there already
     ├── ScanError (3)               a scan, or a case, that cannot be read or is not a CT volume
     ├── BundleError (4)             a bundle that is damaged, unsafe or not ours
     │   └── ManifestError           its manifest breaks the schema
@@ -21,6 +22,12 @@ class KitsError(Exception):
     """Root of all errors that this package raises on purpose."""
 
     exit_code = 1
+
+
+class UsageError(KitsError):
+    """Options that contradict each other, or results that are there already."""
+
+    exit_code = 2
 
 
 class ScanError(KitsError):

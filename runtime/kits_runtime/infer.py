@@ -21,7 +21,10 @@ _SLICES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slab:
-    """Finished scores (class, z, y, x) of so many slices; None is background."""
+    """Finished scores (class, z, y, x) of so many slices; None is background.
+
+    Scores are good until the next slab is asked for: a net may own their memory.
+    """
 
     depth: int
     scores: Scores | None
@@ -110,6 +113,7 @@ def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) 
         for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
     )
     weights = window_weights(windows.shape, windows.join)
+    even = windows.join == "mean"
     depth, height, width = windows.shape
     sums: Scores | None = None
     counts = np.zeros((depth, *values.shape[1:]), np.float32)
@@ -119,21 +123,15 @@ def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) 
                 scores = ask(_patch(values, (z, y, x), windows.shape))[0]
                 if sums is None:
                     sums = np.zeros((len(scores), *counts.shape), np.float32)
-                sums[:, :, y : y + height, x : x + width] += scores * weights
+                weighted = scores if even else scores * weights
+                sums[:, :, y : y + height, x : x + width] += weighted
                 counts[:, y : y + height, x : x + width] += weights
         assert sums is not None
         finished = z_next - z
-        layer = np.divide(sums[:, :finished], counts[:finished], dtype=np.float32)
-        yield layer
-        sums = _moved_up(sums, finished, axis=1)
-        counts = _moved_up(counts, finished, axis=0)
-
-
-def _moved_up(array: Scores, rows: int, *, axis: int) -> Scores:
-    moved = np.zeros_like(array)
-    index: tuple[slice, ...] = (slice(None),) * axis
-    moved[(*index, slice(0, array.shape[axis] - rows))] = array[(*index, slice(rows, None))]
-    return moved
+        yield np.divide(sums[:, :finished], counts[:finished], dtype=np.float32)
+        for channel in (*sums, counts):
+            channel[: depth - finished] = channel[finished:]
+            channel[depth - finished :] = 0
 
 
 def _patch(

@@ -1,12 +1,13 @@
 """Where a stage looks: boxes of its own grid, in the patient's frame."""
 
 from collections.abc import Sequence
+from math import floor
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from kits_runtime.grid import Box, Grid, box_of
+from kits_runtime.grid import Box, Grid, box_of, nearest_count
 from kits_runtime.manifest.schema import (
     AxisSize,
     Boxes,
@@ -23,6 +24,7 @@ from kits_runtime.manifest.schema import (
 from kits_runtime.outcome import Outcome, Outcomes
 from kits_runtime.volume import Volume
 
+_PLANES_AT_ONCE = 32
 _HALVES = {
     "superior": (0, 0),
     "inferior": (0, 1),
@@ -38,17 +40,19 @@ def boxes_to_look_at(
 ) -> tuple[Box, ...]:
     """The boxes that a stage is asked about; none where an earlier stage found nothing to look at.
 
-    ``cut_halves`` cuts boxes per side at the scan's middle.
+    None is empty, and none is there twice. ``cut_halves`` cuts boxes per side at the scan's middle.
     """
+    boxes: tuple[Box, ...]
     match look:
         case Foreground(above_hu=above_hu):
-            return (_foreground(volume, grid, above_hu),)
+            boxes = (_foreground(volume, grid, above_hu),)
         case Part(half=half):
-            return (half_of(grid, half),)
+            boxes = (half_of(grid, half),)
         case Boxes():
-            return _around_finds(look, outcomes[look.of], grid, cut_halves=cut_halves)
+            boxes = _around_finds(look, outcomes[look.of], grid, cut_halves=cut_halves)
         case _:
-            return (box_of(grid.shape),)
+            boxes = (box_of(grid.shape),)
+    return tuple(box for box in dict.fromkeys(boxes) if not box.empty)
 
 
 def half_of(grid: Grid, half: str) -> Box:
@@ -65,17 +69,27 @@ def half_of(grid: Grid, half: str) -> Box:
 
 def _foreground(volume: Volume, grid: Grid, above_hu: float) -> Box:
     """The box around all voxels above a value; planes are read from outside in until one hits."""
+    above = floor(above_hu) if volume.data.dtype.kind == "i" else above_hu
     start, stop = [], []
     for axis in range(3):
         planes = np.moveaxis(volume.data, axis, 0)
-        first = next((i for i in range(len(planes)) if (planes[i] > above_hu).any()), None)
-        if first is None:
+        first = _planes_at_or_below(planes, above)
+        if first == len(planes):
             return box_of(grid.shape)
         start.append(first)
-        stop.append(next(i for i in range(len(planes), 0, -1) if (planes[i - 1] > above_hu).any()))
+        stop.append(len(planes) - _planes_at_or_below(planes[::-1], above))
     scan = Grid(grid.scan_shape, grid.scan_shape, volume.spacing_mm)
     found = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
     return grid.box_from(scan, found)
+
+
+def _planes_at_or_below(planes: NDArray[np.int16 | np.float32], value: float) -> int:
+    """How many planes in a row, from the first, have no voxel above a value."""
+    for start in range(0, len(planes), _PLANES_AT_ONCE):
+        hit = (planes[start : start + _PLANES_AT_ONCE] > value).any(axis=(1, 2))
+        if hit.any():
+            return start + int(hit.argmax())
+    return len(planes)
 
 
 def _around_finds(
@@ -91,8 +105,9 @@ def _around_finds(
         if box is not None and cut_halves:
             box = box.within(own)
             box = None if box.empty else box
-        boxes.extend(_or_otherwise(box, look, own, grid))
-    return tuple(dict.fromkeys(boxes))
+        chosen = _or_otherwise(box, look, own, grid)
+        boxes.extend(box.within(own) if cut_halves else box for box in chosen)
+    return tuple(boxes)
 
 
 def _or_otherwise(box: Box | None, look: Boxes, half: Box, grid: Grid) -> tuple[Box, ...]:
@@ -129,13 +144,13 @@ def _extent(
         case Full():
             return 0, grid.shape[axis]
         case Tight(margin_mm=margin_mm):
-            margin = round(margin_mm / grid.spacing_mm[axis])
+            margin = nearest_count(margin_mm / grid.spacing_mm[axis])
             return tight[0] - margin, tight[1] + margin
         case Millimetres(length_mm=length_mm):
-            count = max(1, round(length_mm / grid.spacing_mm[axis]))
+            count = max(1, nearest_count(length_mm / grid.spacing_mm[axis]))
         case Voxels(count=count):
             pass
-    start = round(centre - count / 2)
+    start = nearest_count(centre - count / 2)
     return start, start + count
 
 
@@ -153,22 +168,25 @@ def _middle(centre: Centre, outcome: Outcome, found: Box) -> Sequence[float]:
     if isinstance(centre, MiddleOfBox):
         return middles
     mask = outcome.placed[found.seen_from(outcome.box).slices] > 0
-    axial = _filtered(mask.sum(axis=0), centre.axial_window_vox)
-    coronal = _filtered(mask.sum(axis=1), centre.coronal_window_vox)
+    axial = _filtered(np.asarray(mask.any(axis=0)), centre.axial_window_vox)
+    coronal = _filtered(np.asarray(mask.any(axis=1)), centre.coronal_window_vox)
     z = _middle_along(coronal, 0, found.start[0])
     y = _middle_along(axial, 0, found.start[1])
     x = _middle_along(axial, 1, found.start[2])
     return [z, y, x]
 
 
-def _filtered(projection: NDArray[np.int_], window: tuple[int, int]) -> NDArray[np.bool_]:
-    sides = [(size, size) for size in window]
-    wide = np.pad(projection, sides)
-    filtered = ndimage.median_filter(wide, size=window)[
-        tuple(slice(size, -size) for size in window)
-    ]
-    kept: NDArray[np.bool_] = (filtered if filtered.any() else projection) > 0
-    return kept
+def _filtered(hit: NDArray[np.bool_], window: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where the median of a projection over a window, with nothing around it, is above 0.
+
+    That is where the mask is hit in at least half of the window; counting takes a hundredth of the
+    time of sorting. The projection itself where nothing is left.
+    """
+    counts = np.pad(hit.astype(np.intp), [(size // 2, (size - 1) // 2) for size in window])
+    for axis, size in enumerate(window):
+        counts = sliding_window_view(counts, size, axis=axis).sum(axis=-1)
+    kept: NDArray[np.bool_] = 2 * counts >= window[0] * window[1]
+    return kept if kept.any() else hit
 
 
 def _middle_along(projection: NDArray[np.bool_], axis: int, first: int) -> float:

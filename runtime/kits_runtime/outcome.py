@@ -1,10 +1,11 @@
 """What a finished stage leaves to later ones: labels on its own grid and, if needed, the scan's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from kits_runtime.grid import Box, Grid, bounding_box
 from kits_runtime.resample import nearest_index
@@ -17,13 +18,15 @@ class Outcome:
     """The labels of one stage.
 
     ``placed`` fills ``box`` of ``grid``; outside it all is background. ``on_scan`` covers the whole
-    scan, and is None for stages whose labels nobody needs there.
+    scan, and is None for stages whose labels nobody needs there; outside ``reach``, a box of the
+    scan, all of it is background.
     """
 
     grid: Grid
     box: Box
     placed: Labels
     on_scan: Labels | None
+    reach: Box
 
     def found(self, within: Box) -> Box | None:
         """The smallest box of the grid around the foreground inside ``within``; None if none."""
@@ -38,22 +41,39 @@ class Outcome:
     def mask_on_scan(self, box: Box) -> NDArray[np.bool_]:
         """The foreground in a box of the scan."""
         assert self.on_scan is not None
-        return self.on_scan[box.slices] > 0
+        mask = zeros_stored_as(self.on_scan, box.shape, np.bool_)
+        near = self.reach.within(box)
+        if not near.empty:
+            mask[near.seen_from(box).slices] = self.on_scan[near.slices] > 0
+        return mask
 
     def mask_on(self, grid: Grid, box: Box) -> NDArray[np.bool_]:
         """The foreground on a box of another grid over the same scan, by nearest voxel."""
-        if self.on_scan is not None:
-            return self.on_scan[nearest_index(grid.shape, grid.scan_shape, box)] > 0
-        whole = np.zeros(box.shape, np.bool_)
-        rows = nearest_index(grid.shape, self.grid.shape, box)
+        if self.on_scan is None:
+            labels, source, inside = self.placed, self.grid.shape, self.box
+        else:
+            labels, source, inside = self.on_scan[self.reach.slices], grid.scan_shape, self.reach
+        mask = np.zeros(box.shape, np.bool_)
         keep, read = [], []
-        for axis, (start, stop) in enumerate(zip(self.box.start, self.box.stop, strict=True)):
-            own = rows[axis].ravel()
-            inside = (own >= start) & (own < stop)
-            keep.append(np.flatnonzero(inside))
-            read.append(own[inside] - start)
-        whole[np.ix_(*keep)] = self.placed[np.ix_(*read)] > 0
-        return whole
+        for rows, start, stop in zip(
+            nearest_index(grid.shape, source, box), inside.start, inside.stop, strict=True
+        ):
+            seen = rows.ravel()
+            kept = np.flatnonzero((seen >= start) & (seen < stop))
+            keep.append(kept)
+            read.append(seen[kept] - start)
+        mask[np.ix_(*keep)] = labels[np.ix_(*read)] > 0
+        return mask
 
 
 Outcomes = Mapping[str, Outcome]
+
+
+def zeros_stored_as(array: NDArray[Any], shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros whose axes lie in memory in the order of another array's.
+
+    Unlike ``np.zeros_like`` it leaves pages untouched until they are written.
+    """
+    memory = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    zeros = np.zeros([shape[axis] for axis in memory], dtype)
+    return zeros.transpose(np.argsort(memory))

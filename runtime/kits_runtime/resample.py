@@ -2,8 +2,14 @@
 
 Values are interpolated along z, then y, then x, each time as ``a + weight * (b - a)`` in float32.
 The order is fixed whatever the scan's order in memory, so a scan gives the same values in any of
-its 48 arrangements. The work goes through the scan in pieces along its slowest axis in memory.
+its 48 arrangements. The work goes through the scan in pieces along its slowest axis in memory,
+several at a time: numpy lets other threads run meanwhile. Voxels that a coarser grid passes over
+are left out before anything is computed.
 """
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +25,36 @@ def resample_linear(source: Voxels, taps: tuple[Taps, Taps, Taps]) -> NDArray[np
     """Float32 values on the box that the taps describe; ``source`` may have any memory order."""
     shape = tuple(len(axis_taps.lower) for axis_taps in taps)
     target = np.empty(shape, np.float32)
-    slowest = int(np.argmax(np.abs(source.strides)))
-    voxels_a_layer = source.size // source.shape[slowest]
-    ratio = source.shape[slowest] / shape[slowest]
-    layers = max(1, int(_PIECE_VOXELS / max(1, voxels_a_layer) / ratio))
-    for start in range(0, shape[slowest], layers):
+    memory = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
+    slowest = memory[0]
+    stored, kept = source.transpose(memory), target.transpose(memory)
+    ratio = stored.shape[0] / kept.shape[0]
+    layers = max(1, int(_PIECE_VOXELS / max(1, stored[0].size) / ratio))
+
+    def fill(start: int) -> None:
         piece = taps[slowest].part(start, start + layers)
         first, last = int(piece.lower[0]), int(piece.upper[-1])
-        block: NDArray[np.float32] = _layers(source, slowest, first, last + 1).astype(
-            np.float32, order="C"
-        )
+        block: NDArray[Any] = stored[first : last + 1]
+        own = [piece.counted_from(first) if axis == slowest else taps[axis] for axis in range(3)]
+        for place, axis in enumerate(memory):
+            block, own[axis] = without_unread(block, place, own[axis])
+        block = block.astype(np.float32, order="C")
         for axis in range(3):
-            here = piece.counted_from(first) if axis == slowest else taps[axis]
-            block = interpolate(block, axis, here)
-        _layers(target, slowest, start, start + layers)[...] = block
+            block = interpolate(block, memory.index(axis), own[axis])
+        kept[start : start + layers] = block
+
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill, range(0, kept.shape[0], layers)))
     return target
+
+
+def without_unread(block: Voxels, axis: int, taps: Taps) -> tuple[Voxels, Taps]:
+    """The block without the voxels along one axis that the taps do not read, and taps into that."""
+    read = np.union1d(taps.lower, taps.upper)
+    if len(read) == block.shape[axis]:
+        return block, taps
+    lower, upper = np.searchsorted(read, taps.lower), np.searchsorted(read, taps.upper)
+    return np.take(block, read, axis=axis), Taps(lower, upper, taps.weight)
 
 
 def resample_nearest(source: Voxels, grid: Grid, box: Box, *, first: Shape3) -> NDArray[np.float32]:
@@ -69,9 +90,3 @@ def interpolate(block: NDArray[np.float32], axis: int, taps: Taps) -> NDArray[np
     np.multiply(upper, weight, out=upper)
     np.add(lower, upper, out=lower)
     return lower
-
-
-def _layers(array: Voxels, axis: int, start: int, stop: int) -> Voxels:
-    index = [slice(None)] * 3
-    index[axis] = slice(start, stop)
-    return array[tuple(index)]

@@ -5,6 +5,7 @@ A region starts as the scan's own voxels (a view) and leaves as float32 on the s
 padded. The way back to the scan is the grid itself, so no step needs an undo of its own.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ from kits_runtime.manifest.schema import (
     Step,
     ZScore,
 )
-from kits_runtime.outcome import Outcomes
+from kits_runtime.outcome import Outcomes, zeros_stored_as
 from kits_runtime.resample import resample_linear, resample_nearest
 from kits_runtime.volume import Volume, Voxels
 
@@ -34,7 +35,8 @@ class Region:
     """A box on its way to the nets.
 
     Before the resample step ``values`` are the scan's voxels that the box needs (``source``), after
-    it the box's own. A stage without that step has the scan's grid, where both are the same.
+    it the box's own. A stage without that step has the scan's grid, where both are the same. As
+    soon as the values are ``own`` and no longer the scan's, steps write into them.
     """
 
     values: Voxels
@@ -43,6 +45,7 @@ class Region:
     source: Box
     on_scan: bool
     air: float
+    own: bool = False
 
 
 def prepared_region(
@@ -60,7 +63,8 @@ def prepared_region(
     )
     for step in steps:
         region = STEPS[type(step)](region, step, outcomes)
-    return replace(region, values=np.ascontiguousarray(region.values, np.float32))
+    values = np.array(region.values, np.float32, order="C", copy=None if region.own else True)
+    return replace(region, values=values, own=True)
 
 
 def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
@@ -70,13 +74,14 @@ def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
     else:
         taps = [grid.taps(a, box).counted_from(region.source.start[a]) for a in range(3)]
         values = resample_linear(region.values, (taps[0], taps[1], taps[2]))
-    return replace(region, values=values, on_scan=False)
+    return replace(region, values=values, on_scan=False, own=True)
 
 
 def _clip(region: Region, step: Clip, _: Outcomes) -> Region:
     low, high = step.lower_hu, step.upper_hu
-    values = np.clip(region.values, np.float32(low), np.float32(high))
-    return replace(region, values=values, air=float(np.clip(region.air, low, high)))
+    values = _writable(region)
+    np.clip(values, np.float32(low), np.float32(high), out=values)
+    return replace(region, values=values, air=float(np.clip(region.air, low, high)), own=True)
 
 
 def _scale(region: Region, step: Scale, _: Outcomes) -> Region:
@@ -100,20 +105,19 @@ def _clip_mean_sigma(region: Region, step: ClipMeanSigma, _: Outcomes) -> Region
 
 def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:
     mask = _mask(region, outcomes, step.of)
-    return replace(
-        region, values=np.where(mask, region.values, region.values.dtype.type(0)), air=0.0
-    )
+    values = zeros_stored_as(region.values, region.values.shape, region.values.dtype)
+    np.copyto(values, region.values, where=mask)
+    return replace(region, values=values, air=0.0, own=True)
 
 
 def _centre_in_mask(region: Region, step: CentreInMask, outcomes: Outcomes) -> Region:
     mask = _mask(region, outcomes, step.of)
-    values = region.values.astype(np.float32)
+    values = _writable(region)
     for plane, inside in zip(values, mask, strict=True):
         if inside.any():
-            plane[inside] += np.float32(
-                step.target_hu - float(plane[inside].mean(dtype=np.float64))
-            )
-    return replace(region, values=values)
+            shift_hu = step.target_hu - float(plane[inside].mean(dtype=np.float64))
+            plane[inside] += np.float32(shift_hu)
+    return replace(region, values=values, own=True)
 
 
 STEPS: Mapping[type[Step], Callable[..., Region]] = {
@@ -134,15 +138,28 @@ def _mask(region: Region, outcomes: Outcomes, stage: str) -> NDArray[np.bool_]:
 
 
 def _mapped(region: Region, origin: float, gain: float, offset: float) -> Region:
-    values = region.values.astype(np.float32)
+    values = _writable(region)
     values -= np.float32(origin)
     values *= np.float32(gain)
     values += np.float32(offset)
-    return replace(region, values=values, air=(region.air - origin) * gain + offset)
+    return replace(region, values=values, air=(region.air - origin) * gain + offset, own=True)
+
+
+def _writable(region: Region) -> NDArray[np.float32]:
+    """The region's values as float32 that may be written: a copy while they are the scan's."""
+    values: NDArray[np.float32] = region.values.astype(np.float32, copy=not region.own)
+    return values
 
 
 def _mean_and_std(values: Voxels) -> tuple[float, float]:
-    """The mean and standard deviation; a constant region has 1 for the latter."""
-    mean = float(values.mean(dtype=np.float64))
-    std = float(values.std(dtype=np.float64))
-    return mean, std or 1.0
+    """The mean and standard deviation; a constant region has 1 for the latter.
+
+    Sums are made slice by slice, so that they do not depend on the scan's order in memory.
+    """
+
+    def mean_of(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+        planes = (np.ascontiguousarray(plane, np.float64) for plane in values)
+        return sum(float(measure(plane).sum()) for plane in planes) / values.size
+
+    mean = mean_of(lambda plane: plane)
+    return mean, math.sqrt(mean_of(lambda plane: np.square(plane - mean))) or 1.0

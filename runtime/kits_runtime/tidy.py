@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from kits_runtime.clean import (
     drop_small,
@@ -14,7 +13,7 @@ from kits_runtime.clean import (
     keep_largest,
     keep_overlapping,
 )
-from kits_runtime.grid import Box, Grid, bounding_box, box_of
+from kits_runtime.grid import Box, Grid, bounding_box
 from kits_runtime.manifest.schema import (
     Clean,
     DropSmall,
@@ -34,8 +33,8 @@ MaskOf = Callable[[str], Mask]
 class Frame:
     """What a clean-up must know of the array it works on.
 
-    ``middle_x`` is the first column of the patient's left half; ``mask_of`` gives an earlier
-    stage's mask on the same voxels.
+    ``middle_x`` is the first column of the patient's left half, which may lie outside the array;
+    ``mask_of`` gives an earlier stage's mask on the same voxels.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -72,47 +71,53 @@ class Tidied:
 def follow_on_scan(on_scan: Labels, change: Tidied) -> None:
     """Brings the scan's labels in line with a clean-up on the model's grid, in place.
 
-    Interpolated borders reach up to a voxel beyond the model's own, so a scan voxel goes when the
-    model voxel it lies in was dropped, or lies beside what was dropped, unless it touches what
-    stayed.
+    A scan voxel that was interpolated from nothing that stayed goes. One that was background is
+    filled when it was interpolated from a filled hole and lies in what is foreground now: the walls
+    of a hole are background on the scan as far as the hole's scores reached.
     """
-    _drop_on_scan(on_scan, change)
+    dropped = bounding_box(change.before & ~change.after)
+    if dropped is not None:
+        target = on_scan[_interpolated_from(dropped, change).slices]
+        target[~_reads(change.after, dropped, change)] = 0
     added = change.after & ~change.before
-    extent = bounding_box(added)
-    if extent is not None:
-        own = extent.moved_by(change.box.start)
-        target = on_scan[change.grid.scan_box(own).slices]
-        target[_seen_by_scan(added, own, change) & (target == 0)] = change.fill
+    holes = bounding_box(added)
+    if holes is not None:
+        target = on_scan[_interpolated_from(holes, change).slices]
+        lies_in = _lies_in(change.after, holes, change)
+        target[_reads(added, holes, change) & lies_in & (target == 0)] = change.fill
 
 
-def _drop_on_scan(on_scan: Labels, change: Tidied) -> None:
-    after = change.after
-    extent = bounding_box(change.before & ~after)
-    if extent is None:
-        return
-    whole = box_of(change.box.shape)
-    wide = extent.wider_by(2).within(whole)
-    near = np.zeros_like(after)
-    near[wide.slices] = ndimage.binary_dilation(after[wide.slices], np.ones((3, 3, 3), np.bool_))
-    own = extent.wider_by(1).within(whole).moved_by(change.box.start)
-    target = on_scan[change.grid.scan_box(own).slices]
-    target[~_seen_by_scan(near, own, change)] = 0
+def _interpolated_from(part: Box, change: Tidied) -> Box:
+    """The scan voxels around those that read a part of the box: one model voxel more."""
+    wide = part.moved_by(change.box.start).wider_by(1).within(change.box)
+    return change.grid.scan_box(wide)
 
 
-def _seen_by_scan(mask: Mask, own: Box, change: Tidied) -> Mask:
-    """A mask on the box as the scan voxels of a part of it see it, by nearest voxel."""
+def _reads(mask: Mask, part: Box, change: Tidied) -> Mask:
+    """Whether any voxel from which a scan voxel near a part is interpolated is in a mask."""
+    scan, whole = _interpolated_from(part, change), change.grid.scan_box(change.box)
+    near = scan.seen_from(whole)
+    for axis in range(3):
+        taps = change.grid.taps_back(axis, change.box).part(near.start[axis], near.stop[axis])
+        mask = np.take(mask, taps.lower, axis=axis) | np.take(mask, taps.upper, axis=axis)
+    return mask
+
+
+def _lies_in(mask: Mask, part: Box, change: Tidied) -> Mask:
+    """Whether the model voxel in which a scan voxel near a part lies is in a mask."""
     grid = change.grid
-    index = nearest_index(grid.scan_shape, grid.shape, grid.scan_box(own))
+    index = nearest_index(grid.scan_shape, grid.shape, _interpolated_from(part, change))
     local = tuple(rows - start for rows, start in zip(index, change.box.start, strict=True))
-    seen: Mask = mask[local]
-    return seen
+    inside: Mask = mask[local]
+    return inside
 
 
 def _keep_largest(mask: Mask, item: KeepLargest, frame: Frame) -> Mask:
     if item.per == "all":
         return keep_largest(mask, count=item.count)
     kept = mask.copy()
-    for half in (slice(None, frame.middle_x), slice(frame.middle_x, None)):
+    middle_x = min(max(frame.middle_x, 0), mask.shape[2])
+    for half in (slice(None, middle_x), slice(middle_x, None)):
         kept[:, :, half] = keep_largest(mask[:, :, half], count=item.count)
     return kept
 

@@ -73,8 +73,7 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance of neighbouring voxels along z, y and x."""
-        z_mm, y_mm, x_mm = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return z_mm, y_mm, x_mm
+        return spacing_mm_from_affine(self.affine)
 
 
 def volume_from_array(
@@ -127,6 +126,13 @@ def orientation_from_affine(affine: Affine) -> Orientation:
         bool(cosines[world, source_of_world[world]] > 0) for world in _WORLD_AXES
     )
     return Orientation(axes=(z, y, x), flips=(flip_z, flip_y, flip_x))
+
+
+def spacing_mm_from_affine(affine: Affine) -> tuple[float, float, float]:
+    """Returns the voxel size along the affine's three index axes; infinite if it overflows."""
+    with np.errstate(over="ignore"):
+        first_mm, second_mm, third_mm = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return first_mm, second_mm, third_mm
 
 
 def empty_labels(volume: Volume) -> npt.NDArray[np.uint8]:
@@ -198,11 +204,11 @@ def _checked_affine(affine: npt.ArrayLike, where: str) -> Affine:
             f"{where}: found the affine {matrix.tolist()}; expected finite numbers above a last "
             "row of 0, 0, 0, 1; correct the scan's header"
         )
-    spacing_mm = np.linalg.norm(matrix[:3, :3], axis=0)
-    if not (np.isfinite(spacing_mm).all() and spacing_mm.all()):
+    spacing_mm = spacing_mm_from_affine(matrix)
+    if not (np.isfinite(spacing_mm).all() and all(spacing_mm)):
         raise ScanError(
-            f"{where}: found a voxel spacing of {spacing_mm.tolist()} mm; expected positive "
-            "numbers (the affine is singular); correct the scan's header"
+            f"{where}: found a voxel spacing of {spacing_mm} mm; expected positive numbers (the "
+            "affine is singular); correct the scan's header"
         )
     _check_shear(matrix[:3, :3] / spacing_mm, where)
     return matrix

@@ -23,7 +23,7 @@ class WayBack:
     """Takes the slabs of one box in order; writes its labels on the model's grid and on the scan's.
 
     ``placed`` fills the box, ``on_scan`` is the whole scan's labels or None where nobody needs
-    them. Both are written in place.
+    them. Both start as background and are written in place.
     """
 
     def __init__(
@@ -34,10 +34,11 @@ class WayBack:
         self._on_scan = on_scan
         self._scan_box = grid.scan_box(box)
         self._taps = [grid.taps_back(axis, box) for axis in range(3)]
-        self._classes = len(decide.labels)
+        background = background_scores((len(decide.labels), 1, 1), decide)
+        self._background = np.broadcast_to(background, (len(background), *placed.shape[1:]))
+        self._last_plane: Scores = self._background
         self._received = 0
         self._written = 0
-        self._last_plane: Scores | None = None
 
     def push(self, slab: Slab) -> None:
         """Takes the next slab and writes every scan slice that it completes."""
@@ -48,10 +49,7 @@ class WayBack:
             self._placed[first : self._received] = labels
         if self._on_scan is not None:
             self._write_completed(slab, first, self._on_scan)
-        if slab.scores is not None:
-            self._last_plane = slab.scores[:, -1].copy()
-        else:
-            self._last_plane = None
+        self._last_plane = self._background if slab.scores is None else slab.scores[:, -1].copy()
 
     def _write_completed(self, slab: Slab, first: int, on_scan: Labels) -> None:
         upper = self._taps[0].upper
@@ -83,12 +81,9 @@ class WayBack:
         window[...] = labels_from_scores(scores, self._decide)
 
     def _plane(self, index: int, slab: Slab, first: int) -> Scores:
-        plane = self._last_plane
-        if index >= first:
-            plane = None if slab.scores is None else slab.scores[:, index - first]
-        if plane is None:
-            return background_scores((self._classes, *self._placed.shape[1:]), self._decide)
-        return plane
+        if index < first:
+            return self._last_plane
+        return self._background if slab.scores is None else slab.scores[:, index - first]
 
 
 def touching(taps: Taps, first: int, last: int) -> tuple[int, int]:

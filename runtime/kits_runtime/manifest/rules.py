@@ -234,7 +234,9 @@ def _check_decide(where: str, decide: Decide, known: int) -> None:
     if isinstance(decide, Argmax):
         first = decide.labels[:1] == (0,)
         _require(first, f"{where}.labels", decide.labels, "background (0) first")
-    _require(any(decide.labels), f"{where}.labels", decide.labels, "a label above 0")
+    classes = decide.labels[1:] if isinstance(decide, Argmax) else decide.labels
+    sound = len(classes) > 0 and 0 not in classes
+    _require(sound, f"{where}.labels", decide.labels, "classes above 0, one at least")
 
 
 def _check_nets(where: str, stage: Stage, manifest: Manifest) -> None:

@@ -1,0 +1,101 @@
+"""Half the size on disk, the same float32 graph: large weights kept as float16 and widened on load.
+
+A stored weight becomes a float16 initialiser and a Cast to float32 under the weight's old name, so
+that all other nodes stay as they were. Engines fold such constant casts when they open the file.
+This changes weights by half precision's rounding (relative 2^-11), not the arithmetic.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from kits_runtime.errors import BundleError, ParityError
+
+LARGEST_HALF = 65504.0
+_SUFFIX = ".half"
+
+
+def store_weights_as_half(model: onnx.ModelProto, *, min_elements: int = 256) -> onnx.ModelProto:
+    """Return a copy of the model whose weights of ``min_elements`` or more are stored as float16.
+
+    Biases and slopes are small and stay float32. Models that already store halves come back equal.
+
+    Raises:
+        BundleError: A weight is not finite.
+        ParityError: A weight to be stored is beyond half precision.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    casts = []
+    for index, item in enumerate(graph.initializer):
+        if item.data_type != TensorProto.FLOAT:
+            continue
+        weights = numpy_helper.to_array(item)
+        _require_finite(item.name, weights)
+        if weights.size < min_elements:
+            continue
+        _require_half_range(item.name, weights, readers=_readers(graph, item.name))
+        stored = numpy_helper.from_array(weights.astype(np.float16), item.name + _SUFFIX)
+        graph.initializer[index].CopyFrom(stored)
+        casts.append(_widening(item_name=stored.name))
+    _insert_first(graph, casts)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def widen_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose stored halves are float32 initialisers again, without casts.
+
+    For engines that want convolution weights as constants. Undoes ``store_weights_as_half`` up to
+    the rounding to float16.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    constants = {item.name: item for item in graph.initializer}
+    widening = [node for node in graph.node if _is_widening(node, constants)]
+    for node in widening:
+        item = constants[node.input[0]]
+        weights = numpy_helper.to_array(item).astype(np.float32)
+        item.CopyFrom(numpy_helper.from_array(weights, node.output[0]))
+        graph.node.remove(node)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _is_widening(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    return node.op_type == "Cast" and node.input[0].endswith(_SUFFIX) and node.input[0] in constants
+
+
+def _widening(*, item_name: str) -> onnx.NodeProto:
+    name = item_name.removesuffix(_SUFFIX)
+    return helper.make_node("Cast", [item_name], [name], name=f"widen/{name}", to=TensorProto.FLOAT)
+
+
+def _insert_first(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+
+
+def _readers(graph: onnx.GraphProto, name: str) -> str:
+    return ", ".join(node.name or node.op_type for node in graph.node if name in node.input)
+
+
+def _require_finite(name: str, weights: np.ndarray) -> None:
+    broken = int(np.count_nonzero(~np.isfinite(weights)))
+    if broken:
+        raise BundleError(
+            f"weight {name}: found {broken} of {weights.size} values that are NaN or infinite, "
+            "expected finite weights; export another checkpoint"
+        )
+
+
+def _require_half_range(name: str, weights: np.ndarray, *, readers: str) -> None:
+    largest = float(np.abs(weights).max())
+    if largest > LARGEST_HALF:
+        raise ParityError(
+            f"weight {name} of node {readers}: found {largest:.6g}, expected at most "
+            f"{LARGEST_HALF:g} (the largest half); store this net as float32"
+        )

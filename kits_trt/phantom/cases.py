@@ -1,0 +1,223 @@
+"""Makes phantom cases as files, in the layout of the KiTS challenges.
+
+``OUT/case_00000/{imaging,segmentation}.nii.gz``, array axes (z, y, x) towards inferior, posterior
+and left (nibabel's axis codes I, P, L), an affine that is antidiagonal and negative, origin 0.
+"""
+
+import gzip
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_runtime.errors import ScanError, UsageError
+from kits_runtime.volume import orientation_from_affine
+from kits_trt.phantom.anatomy import draw_patient
+from kits_trt.phantom.grids import Size, Triple, draw_grid
+from kits_trt.phantom.real_anatomy import patient_from_labels
+from kits_trt.phantom.rendering import render
+
+Nifti = nib.Nifti1Image
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to make. Size and spacing are drawn as in KiTS where they are None."""
+
+    out: Path
+    seed: int
+    size: Size | None = None
+    spacing_mm: Triple | None = None
+    overwrite: bool = False
+
+
+def make_cases(plan: Plan, count: int, progress: Progress) -> None:
+    """Writes procedural cases 0 .. count - 1; each depends on the seed and its number alone.
+
+    Raises:
+        UsageError: A case is there already and may not be overwritten; nothing is written then.
+    """
+    names = [f"case_{case:05d}" for case in range(count)]
+    _refuse_to_overwrite(plan, names)
+    for case, name in enumerate(names):
+        patient = draw_patient(plan.seed, case)
+        grid = draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
+        hu, labels = render(
+            patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
+        )
+        affine = kits_affine(grid.spacing_mm)
+        scans = {
+            "imaging": _image(hu, affine),
+            "segmentation": _image(labels, affine),
+        }
+        _write_case(plan.out / name, scans)
+        progress(case + 1, count, f"{name}: {_shape_text(hu.shape)} voxels, {patient.phase}")
+
+
+def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progress) -> None:
+    """Writes a case around each segmentation, with its folder's name, grid, affine and labels.
+
+    Raises:
+        ScanError: A segmentation cannot be read, or is not a label map with a kidney.
+        UsageError: A case is there already and may not be overwritten; nothing is written then.
+    """
+    names = [path.parent.name for path in segmentations]
+    _refuse_to_overwrite(plan, names)
+    for done, (name, path) in enumerate(zip(names, segmentations, strict=True), start=1):
+        scans = _scans_around(path, plan.seed, case_number(name))
+        _write_case(plan.out / name, scans)
+        progress(done, len(names), f"{name}: {_shape_text(scans['imaging'].shape)} voxels")
+
+
+def find_segmentations(folder: Path) -> list[Path]:
+    """``segmentation.nii.gz`` (or .nii) in the folders of a KiTS-layout folder, by name.
+
+    Raises:
+        ScanError: The folder is missing, or there is none.
+    """
+    if not folder.is_dir():
+        raise ScanError(
+            f"{folder}: found no such folder; expected one with case_*/segmentation.nii.gz; "
+            "check the path"
+        )
+    found = {path.parent: path for path in folder.glob("*/segmentation.nii")}
+    found |= {path.parent: path for path in folder.glob("*/segmentation.nii.gz")}
+    if not found:
+        raise ScanError(
+            f"{folder}: found no */segmentation.nii.gz; expected at least one case folder; "
+            "give the folder that holds the case folders"
+        )
+    return [found[parent] for parent in sorted(found)]
+
+
+def case_number(name: str) -> int:
+    """The number in a case's name, or one that stands for the whole name."""
+    match = re.search(r"(\d+)$", name)
+    return int(match.group(1)) if match else zlib.crc32(name.encode())
+
+
+def kits_affine(spacing_mm: Triple) -> NDArray[np.float64]:
+    """The affine of KiTS files: antidiagonal, negative, origin 0."""
+    affine = np.zeros((4, 4))
+    affine[[2, 1, 0], [0, 1, 2]] = [-step for step in spacing_mm]
+    affine[3, 3] = 1
+    return affine
+
+
+def _scans_around(path: Path, seed: int, case: int) -> dict[str, Nifti]:
+    source = _loaded(path)
+    affine = np.asarray(source.affine, np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ScanError(
+            f"{path}: found a singular affine; expected three independent axes; repair its header"
+        )
+    stored = _checked_labels(source, path)
+    arrangement = orientation_from_affine(affine)
+    labels = np.ascontiguousarray(arrangement.to_model(stored))
+    steps = np.linalg.norm(affine[:3, :3], axis=0)[list(arrangement.axes)]
+    spacing_mm = (float(steps[0]), float(steps[1]), float(steps[2]))
+    patient = patient_from_labels(labels, spacing_mm, seed=seed, case=case)
+    z, y, x = labels.shape
+    hu, _ = render(patient, shape=(z, y, x), spacing_mm=spacing_mm)
+    return {
+        "imaging": _image_like(source, arrangement.to_source(hu)),
+        "segmentation": _image_like(source, stored),
+    }
+
+
+def _loaded(path: Path) -> Nifti:
+    try:
+        source = nib.load(path)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(source, Nifti):
+        raise _unreadable(path, type(source).__name__)
+    return source
+
+
+def _unreadable(path: Path, found: str) -> ScanError:
+    return ScanError(
+        f"{path}: found no readable NIfTI ({' '.join(found.split())}); expected a .nii.gz label "
+        "map; fetch or convert it again"
+    )
+
+
+def _checked_labels(source: Nifti, path: Path) -> NDArray[np.uint8]:
+    try:
+        data = np.asanyarray(source.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ScanError(
+            f"{path}: found damaged voxels ({' '.join(str(error).split())}); expected a whole "
+            "file; fetch it again"
+        ) from error
+    if data.ndim != 3:
+        raise ScanError(
+            f"{path}: found {data.ndim} axes; expected a volume with 3; give one label map a file"
+        )
+    values = np.unique(data)
+    if not np.isin(values, (0, 1, 2, 3)).all():
+        shown = ", ".join(f"{value:g}" for value in values[:6])
+        raise ScanError(
+            f"{path}: found values {shown}; expected labels 0, 1, 2 and 3 only; "
+            "give the segmentation, not the scan"
+        )
+    if not values.any():
+        raise ScanError(
+            f"{path}: found no labelled voxel; expected a kidney (1); leave this case out"
+        )
+    labels: NDArray[np.uint8] = data.astype(np.uint8)
+    return labels
+
+
+def _image_like(source: Nifti, data: NDArray[Any]) -> Nifti:
+    """An image with the source's affine and form codes."""
+    image = _image(data, source.affine)
+    for form in ("sform_code", "qform_code"):
+        image.header[form] = source.header[form]
+    return image
+
+
+def _image(data: NDArray[Any], affine: NDArray[np.float64]) -> Nifti:
+    return nib.Nifti1Image(data, affine)  # type: ignore[no-untyped-call]
+
+
+def _refuse_to_overwrite(plan: Plan, names: Sequence[str]) -> None:
+    there = [name for name in names if (plan.out / name).exists()]
+    if there and not plan.overwrite:
+        raise UsageError(
+            f"{plan.out}: found {there[0]} already; expected no case of that name; "
+            "choose another folder or add --overwrite"
+        )
+
+
+def _write_case(folder: Path, scans: dict[str, Nifti]) -> None:
+    """Writes both files into a hidden folder beside the target, then puts it in place."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        partial.mkdir(parents=True)
+        for name, scan in scans.items():
+            _write_packed(partial / f"{name}.nii.gz", scan)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_packed(path: Path, scan: Nifti) -> None:
+    """Without a time stamp and a name in the gzip header, equal scans are equal files."""
+    with path.open("wb") as stream, gzip.GzipFile("", "wb", 1, stream, mtime=0) as packed:
+        scan.to_stream(packed)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return "x".join(str(count) for count in shape)

@@ -1,0 +1,51 @@
+"""Sizes, spacings and fields of view as KiTS has them."""
+
+import numpy as np
+
+from kits_trt.phantom.model import Patient, stream
+from kits_trt.phantom.rendering import Grid
+
+Size = tuple[int, int, int]
+Triple = tuple[float, float, float]
+
+_THICKNESS_MM = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.75, 4.0, 5.0)
+_THICKNESS_WEIGHTS = (0.05, 0.03, 0.14, 0.06, 0.03, 0.07, 0.11, 0.2, 0.02, 0.04, 0.25)
+_SLICES = (29, 300)
+_PIXEL_MM = (0.44, 1.04)
+_PIXELS = 512
+
+
+def draw_grid(
+    patient: Patient, *, size: Size | None = None, spacing_mm: Triple | None = None
+) -> Grid:
+    """The grid of one scan; what is given stays, the rest is drawn from the patient's own stream.
+
+    With a size alone, the spacing spreads it over a drawn field of view; with a spacing alone,
+    the size is 512 x 512 and as many slices as the drawn length needs.
+    """
+    rng = stream(patient.seed, patient.case, "grid")
+    thickness = float(rng.choice(_THICKNESS_MM, p=_THICKNESS_WEIGHTS))
+    length = float(rng.uniform(170, 480))
+    field = _field_mm(rng, patient)
+    if spacing_mm is None and size is None:
+        pixel = round(float(np.clip(field / _PIXELS, *_PIXEL_MM)), 4)
+        spacing_mm = (thickness, pixel, pixel)
+    elif spacing_mm is None and size is not None:
+        spacing_mm = (length / size[0], field / size[1], field / size[2])
+    assert spacing_mm is not None
+    if size is None:
+        slices = int(np.clip(round(length / spacing_mm[0]), *_SLICES))
+        size = (slices, _PIXELS, _PIXELS)
+    # Short scans are centred on the kidneys; long ones may start higher or end lower.
+    spare = max(size[0] * spacing_mm[0] / 2 - 100, 0.0)
+    height = patient.centre_mm[0] + float(rng.uniform(-min(spare, 60), min(spare, 90)))
+    centre = (height, patient.centre_mm[1], patient.centre_mm[2])
+    return Grid(shape=size, spacing_mm=spacing_mm, centre_mm=centre)
+
+
+def _field_mm(rng: np.random.Generator, patient: Patient) -> float:
+    """Width of the field: the body and some air; one in ten cuts the body's sides."""
+    torso = patient.torso
+    width = 2 * (torso.half_width_mm + torso.wall_mm + torso.fat_side_mm + torso.skin_mm)
+    share = rng.uniform(0.82, 0.98) if rng.random() < 0.1 else rng.uniform(1.04, 1.3)
+    return float(width * share)

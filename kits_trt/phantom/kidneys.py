@@ -1,0 +1,216 @@
+"""Kidneys of the procedural anatomy: outline, sinus, collecting system, perirenal fat.
+
+A kidney's own axes are (long, thick, wide): towards the lower pole, towards the back, and away
+from the hilum. The label contains parenchyma and collecting system inside the outline, and not the
+fat of the sinus, as the KiTS label maps do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kits_trt.phantom.fields import Floats, draw_field
+from kits_trt.phantom.lesions import draw_lesions
+from kits_trt.phantom.model import Kidney, Organ, Side
+from kits_trt.phantom.phases import Phase
+from kits_trt.phantom.shapes import (
+    Block,
+    Bounds,
+    Ellipsoid,
+    Point,
+    Shape,
+    local_points,
+    rotation,
+    tube,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bean:
+    """A bent ellipsoid: its poles lean towards the hilum and its hilar face is flattened."""
+
+    centre: Point
+    semi_mm: Point
+    turn: Floats
+    bend: float
+    hilum: float
+
+    def bounds(self) -> Bounds:
+        """A box around the ball that holds the bean."""
+        long, thick, wide = self.semi_mm
+        reach = np.abs(np.asarray(self.turn, np.float64)) * np.array(
+            [[long], [thick], [wide * (1 + self.bend)]]
+        )
+        half = reach.sum(axis=0)
+        z, y, x = self.centre
+        return (z - half[0], y - half[1], x - half[2]), (z + half[0], y + half[1], x + half[2])
+
+    def signed_distance(self, block: Block) -> Floats:
+        """The ellipsoid's distance at the point that the bend carries there."""
+        long, thick, wide = local_points(block.points, self.centre, self.turn)
+        share = long / np.float32(self.semi_mm[0])
+        wide = wide + np.float32(self.bend * self.semi_mm[2]) * (share * share - np.float32(0.3))
+        # The hilar lip: the inner face is drawn in around the middle of the kidney.
+        dent = np.exp(-(share * share) * 5 - (thick / np.float32(self.semi_mm[1])) ** 2 * 2.5)
+        wide = wide - np.float32(self.hilum) * dent * (wide < 0)
+        scaled = (share, thick / np.float32(self.semi_mm[1]), wide / np.float32(self.semi_mm[2]))
+        square = [s * s for s in scaled]
+        norm = np.sqrt(square[0] + square[1] + square[2])
+        slope = np.sqrt(
+            sum(s / np.float32(m * m) for s, m in zip(square, self.semi_mm, strict=True))
+        )
+        distance: Floats = norm * (norm - 1) / np.maximum(slope, np.float32(1e-6))
+        return distance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pose:
+    """Where one kidney lies and how large it is."""
+
+    side: Side
+    centre: Point
+    semi_mm: Point
+    turn: Floats
+
+    def place(self, long: float, thick: float, wide: float) -> Point:
+        """Patient coordinates of a point given in the kidney's own axes, in half-axes."""
+        local = np.array([long, thick, wide]) * np.array(self.semi_mm)
+        z, y, x = np.asarray(self.centre) + local @ np.asarray(self.turn, np.float64)
+        return float(z), float(y), float(x)
+
+
+def draw_poses(rng: np.random.Generator, wide: float, kidney_back_mm: float) -> tuple[Pose, ...]:
+    """Two kidneys, seldom one, seldom one of them low, small or both.
+
+    Args:
+        rng: Random numbers of this part.
+        wide: The trunk's width relative to the average.
+        kidney_back_mm: Middle (y) of the kidneys; more visceral fat carries them forward.
+    """
+    size = float(np.clip(rng.normal(1.0, 0.075), 0.82, 1.2))
+    chance = float(rng.random())
+    sides: Sequence[Side] = ("right", "left")
+    if chance < 0.04:
+        sides = (sides[int(rng.integers(2))],)
+        size *= 1.12  # the only kidney grows
+    odd = sides[int(rng.integers(len(sides)))]
+    variant = "ectopic" if 0.04 <= chance < 0.07 else "atrophic" if chance < 0.11 else ""
+    if len(sides) == 1:
+        variant = ""
+    return tuple(
+        _pose(rng, side, (size, wide, kidney_back_mm), variant if side == odd else "")
+        for side in sides
+    )
+
+
+def _pose(
+    rng: np.random.Generator, side: Side, frame: tuple[float, float, float], variant: str
+) -> Pose:
+    size, wide, back = frame
+    sign = 1.0 if side == "left" else -1.0
+    height = float(rng.normal(-9 if side == "left" else 9, 9))
+    offset = sign * (71 * (0.35 + 0.65 * wide) + float(rng.normal(0, 3)))
+    if variant == "ectopic":
+        height, offset, back = float(rng.uniform(85, 135)), 0.62 * offset, back - 34
+    if variant == "atrophic":
+        size *= float(rng.uniform(0.55, 0.75))
+    semi = np.array([57.0, 27.5, 31.0]) * size * np.clip(rng.normal(1.0, 0.05, 3), 0.88, 1.14)
+    # Poles: the upper one medial and behind; the hilum looks forwards and to the middle.
+    lean, tilt = float(rng.normal(16, 6)), float(rng.normal(12, 6))
+    open_front = float(rng.normal(32, 14)) + (40 if variant == "ectopic" else 0)
+    flip = np.diag([1.0, 1.0, sign]).astype(np.float32)
+    turn = rotation(-open_front, 0.0, 0.0) @ rotation(0.0, 0.0, -tilt) @ rotation(0.0, lean, 0.0)
+    return Pose(
+        side=side,
+        centre=(height, back + float(rng.normal(0, 3)), offset),
+        semi_mm=(float(semi[0]), float(semi[1]), float(semi[2])),
+        turn=np.asarray(turn @ flip, np.float32),
+    )
+
+
+def draw_kidney(
+    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float], phase: Phase
+) -> Kidney:
+    """A kidney at the pose with everything in it."""
+    bean = Bean(
+        centre=pose.centre,
+        semi_mm=pose.semi_mm,
+        turn=pose.turn,
+        bend=float(rng.uniform(0.15, 0.42)),
+        hilum=float(rng.uniform(1.0, 8.0)),
+    )
+    fat = float(rng.uniform(0.35, 1.0))
+    sinus, calyces, inner = _sinus(rng, pose, hu, fat)
+    lobed = float(rng.choice([0.5, 1.0, 2.0], p=[0.4, 0.4, 0.2]))
+    return Kidney(
+        side=pose.side,
+        centre=pose.centre,
+        outline=bean,
+        lobes=draw_field(rng, lobed, pitch_mm=float(rng.uniform(13, 20))),
+        pyramids=draw_field(rng, 1.0, pitch_mm=float(rng.uniform(9, 13))),
+        cortex_mm=float(rng.uniform(4.5, 8.0)),
+        sinus=sinus,
+        calyces=calyces,
+        inner=inner,
+        lesions=draw_lesions(rng, pose, hu, phase),
+    )
+
+
+def _sinus(
+    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float], fat: float
+) -> tuple[tuple[Shape, ...], tuple[Shape, ...], tuple[Organ, ...]]:
+    """Sinus fat, calyces and pelvis, and vessels in the sinus."""
+    long, thick, wide = pose.semi_mm
+    core = Ellipsoid(
+        centre=pose.place(0.0, 0.0, -0.42),
+        semi_mm=(0.42 * long * (0.6 + 0.4 * fat), 0.36 * thick * fat, 0.5 * wide),
+        turn=pose.turn,
+    )
+    swollen = float(rng.choice([1.0, 1.5, 2.6], p=[0.7, 0.22, 0.08]))
+    organs: list[Organ] = []
+    calyces: list[Shape] = []
+    tips: list[Point] = []
+    hub = pose.place(0.03, 0.05, -0.62)
+    for reach in (-0.5, -0.22, 0.05, 0.3, 0.52):
+        tip = pose.place(
+            reach + float(rng.normal(0, 0.04)),
+            float(rng.normal(0, 0.22)),
+            float(rng.uniform(-0.1, 0.16)),
+        )
+        tips.append(tip)
+        path = np.array([hub, tip])
+        calyces.extend(tube(path, np.array([1.7, 2.6]) * swollen))
+    ureter = np.array([hub, pose.place(0.2, 0.1, -1.12), pose.place(0.75, 0.3, -1.3)])
+    calyces.extend(tube(ureter, np.array([4.2, 5.0, 2.2]) * (0.7 + 0.3 * swollen)))
+    gate = pose.place(-0.05, -0.1, -1.05)
+    for reach in (-0.3, 0.0, 0.28):
+        tip = pose.place(reach, float(rng.normal(-0.1, 0.15)), -0.12)
+        for piece in tube(np.array([gate, tip]), np.array([2.6, 1.2])):
+            organs.append(Organ(shape=piece, hu=hu["renal_vein"], name="sinus vessel"))
+    for shape in calyces:
+        organs.append(Organ(shape=shape, hu=hu["pelvis"], texture_hu=2, name="pelvis"))
+    if rng.random() < 0.08:
+        stone = Ellipsoid(
+            centre=tips[int(rng.integers(len(tips)))],
+            semi_mm=tuple(rng.uniform(1.5, 6.0, 3).tolist()),
+        )
+        organs.append(Organ(shape=stone, hu=hu["stone"], name="stone"))
+    return (core,), tuple(calyces), tuple(organs)
+
+
+def perirenal_fat(
+    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float], thick_mm: float
+) -> Organ:
+    """The fat capsule around a kidney."""
+    a, b, c = (semi + thick_mm for semi in pose.semi_mm)
+    shape = Ellipsoid(centre=pose.centre, semi_mm=(a + thick_mm, b, c), turn=pose.turn)
+    value = hu["fat"] + float(rng.normal(0, 4))
+    return Organ(
+        shape=shape,
+        hu=value,
+        rough_mm=1.5,
+        texture_hu=5,
+        limits={"cavity": 1.0},
+        name="perirenal fat",
+    )

@@ -1,0 +1,1 @@
+"""A short training path for the default bundle: phantoms in, checkpoints out."""

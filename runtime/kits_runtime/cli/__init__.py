@@ -1,0 +1,1 @@
+"""The commands; only they touch the console and end the process."""

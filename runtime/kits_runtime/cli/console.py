@@ -1,0 +1,89 @@
+"""What the commands share: how errors end a process, and how progress is shown."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from typing import TextIO
+
+from kits_runtime.errors import KitsError
+
+EXIT_OK = 0
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 8
+EXIT_INTERRUPTED = 130
+
+
+def exit_code_of(command: Callable[[], int], *, name: str, debug: bool) -> int:
+    """Runs a command and gives its exit code; an error becomes one line on stderr."""
+    try:
+        return command()
+    except KitsError as error:
+        return _reported(error, name, error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted; finished results are intact")
+        return EXIT_INTERRUPTED
+    except MemoryError as error:
+        return _reported(error, name, 7, debug=debug)
+    except OSError as error:
+        return _reported(error, name, EXIT_ERROR, debug=debug)
+
+
+def error_line(error: BaseException) -> str:
+    """The one line that says what went wrong."""
+    if isinstance(error, MemoryError):
+        return "out of memory. Close other programs, or segment a smaller part of the scan."
+    if isinstance(error, OSError) and not isinstance(error, KitsError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}. Check the path and its permissions."
+    return " ".join(str(error).split())
+
+
+def say(line: str) -> None:
+    """Writes a line for people, to stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def version() -> str:
+    """The version of this package."""
+    return metadata.version("kits-trt")
+
+
+def set_up_logging(*, verbose: bool, debug: bool) -> None:
+    """Sends the packages' log to stderr: warnings, and more when asked."""
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+class ProgressLine:
+    """One line on a terminal that is written over while a case runs; nothing elsewhere."""
+
+    def __init__(self, stream: TextIO, *, enabled: bool) -> None:
+        self._stream = stream
+        self._enabled = enabled and stream.isatty()
+        self._width = 0
+
+    def show(self, text: str) -> None:
+        """Replaces the line."""
+        if not self._enabled:
+            return
+        self._stream.write("\r" + text.ljust(self._width))
+        self._stream.flush()
+        self._width = len(text)
+
+    def clear(self) -> None:
+        """Removes the line."""
+        if self._enabled and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+            self._width = 0
+
+
+def _reported(error: BaseException, name: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    say(f"{name}: {error_line(error)}")
+    return code

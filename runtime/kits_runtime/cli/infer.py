@@ -1,0 +1,205 @@
+"""``kits-infer``: segments scans with a bundle."""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from kits_runtime.cases import find_cases
+from kits_runtime.cli.console import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    exit_code_of,
+    set_up_logging,
+    version,
+)
+from kits_runtime.cli.report import Reporter, write_summary
+from kits_runtime.cohort import CaseOutcome, run_cohort
+from kits_runtime.engines import BACKENDS, EngineOptions
+from kits_runtime.errors import BackendUnavailableError, KitsError, UsageError
+from kits_runtime.pipeline import Job, is_up_to_date, job_for
+from kits_runtime.segmenter import Segmenter
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    options = _parser().parse_args(argv)
+    set_up_logging(verbose=options.verbose, debug=options.debug)
+    with _terminated_as_interrupted():
+        return exit_code_of(lambda: _infer(options), name="kits-infer", debug=options.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kits-infer",
+        description="Segments kidneys and kidney tumours in CT scans. Research use only.",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="IN",
+        help="a .nii or .nii.gz file, a folder of them, a KiTS folder, or a .txt list of files",
+    )
+    files.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder for <case>.nii.gz and <case>.json, and summary.csv for several cases",
+    )
+    files.add_argument("--bundle", type=Path, help="folder or .kits file (default: the package's)")
+    files.add_argument("--preview", action="store_true", help="also write <case>.png")
+    present = files.add_mutually_exclusive_group()
+    present.add_argument("--overwrite", action="store_true", help="replace results already there")
+    present.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="skip cases whose result is there and came from the same scan, bundle and backend",
+    )
+    running = parser.add_argument_group("running")
+    names = ("auto", *(row.name for row in BACKENDS))
+    running.add_argument("--backend", choices=names, default="auto", help="what runs the nets")
+    running.add_argument("--device", type=_device, default="auto", help="auto, cpu, or cuda[:N]")
+    running.add_argument("--threads", type=_threads, help="processors to use (default: all)")
+    telling = parser.add_argument_group("telling")
+    telling.add_argument("--no-progress", action="store_true", help="no progress line")
+    telling.add_argument("-q", "--quiet", action="store_true", help="only failures on stderr")
+    telling.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    telling.add_argument("--debug", action="store_true", help="say everything, with tracebacks")
+    telling.add_argument("--log-json", type=Path, metavar="FILE", help="add JSON lines to a file")
+    telling.add_argument("--version", action="version", version=f"kits-infer {version()}")
+    return parser  # fmt: skip
+
+
+def _infer(options: argparse.Namespace) -> int:
+    _check_device(options.device)
+    cases = find_cases(options.input)
+    jobs = [job_for(case, options.output, with_picture=options.preview) for case in cases]
+    if not (options.overwrite or options.skip_existing):
+        _refuse_to_overwrite(jobs)
+    reporter = Reporter(
+        sys.stderr,
+        cases=len(jobs),
+        quiet=options.quiet,
+        progress=not options.no_progress,
+        log=options.log_json,
+    )
+    with (
+        Segmenter.from_bundle(
+            options.bundle,
+            backend=options.backend,
+            options=EngineOptions(threads=options.threads),
+        ) as segmenter,
+        _locked(options.output),
+    ):
+        backend = segmenter.backend
+        reporter.say(f"backend {backend.name} ({backend.precision}): {backend.reason}")
+        outcomes = _run(segmenter, jobs, reporter, options)
+    return _exit_code(outcomes, options.input)
+
+
+def _run(
+    segmenter: Segmenter, jobs: Sequence[Job], reporter: Reporter, options: argparse.Namespace
+) -> Sequence[CaseOutcome]:
+    """Runs all cases; a summary of those that ended is left even when the run is interrupted."""
+    ended: list[CaseOutcome] = []
+
+    def finished(outcome: CaseOutcome) -> None:
+        ended.append(outcome)
+        if len(jobs) > 1 or outcome.error is None:
+            reporter.finished(outcome)
+
+    def is_done(job: Job) -> bool:
+        return bool(options.skip_existing) and is_up_to_date(job, segmenter)
+
+    try:
+        return run_cohort(
+            segmenter, jobs, progress=reporter.progress, finished=finished, is_done=is_done
+        )
+    finally:
+        reporter.end()
+        if len(jobs) > 1:
+            labels = segmenter.bundle.manifest.labels
+            write_summary(options.output / "summary.csv", ended, labels)
+
+
+def _exit_code(outcomes: Sequence[CaseOutcome], source: Path) -> int:
+    """0, or 8 for a batch of which some failed; the failure of an only case is the command's."""
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if len(outcomes) == 1 and failed:
+        raise failed[0]
+    if failed:
+        sys.stderr.write(f"kits-infer: {len(failed)} of {len(outcomes)} cases failed\n")
+        return EXIT_SOME_FAILED
+    return EXIT_OK
+
+
+def _refuse_to_overwrite(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.mask.exists():
+            raise UsageError(
+                f"{job.mask}: a result is there already, expected none. Give --overwrite or "
+                "--skip-existing, or another folder with -o."
+            )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes the output folder and holds it, so that no second run writes into it meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise KitsError(f"{folder}: not writable, expected a folder to write to. Choose another.")
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise KitsError(
+            f"{folder}: another kits-infer writes there, expected none. "
+            "Wait for it, or choose another folder with -o."
+        ) from error
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Lets a polite request to end (SIGTERM) do what Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _check_device(device: str) -> None:
+    if device.startswith("cuda"):
+        raise BackendUnavailableError(
+            f"--device {device}: this release runs on the CPU only. Give --device auto or cpu."
+        )
+
+
+def _device(text: str) -> str:
+    known = text in ("auto", "cpu", "cuda") or (text[:5] == "cuda:" and text[5:].isdigit())
+    if not known:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected auto, cpu, or cuda[:N]")
+    return text
+
+
+def _threads(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of 1 or more")
+    return int(text)

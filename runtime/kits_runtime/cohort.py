@@ -1,0 +1,207 @@
+"""Many cases, with reading and writing beside the nets: three threads and two short queues.
+
+Scans are read in one thread, segmented in the caller's and written in a third, and no more than
+three cases are on their way at once, so memory does not grow with their number. A case that fails
+is reported and the rest go on.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from kits_runtime.errors import KitsError
+from kits_runtime.pipeline import (
+    CaseRecord,
+    Job,
+    ReadCase,
+    SegmentedCase,
+    read_case,
+    segment_case,
+    write_case,
+)
+from kits_runtime.segmenter import Segmenter
+
+T = TypeVar("T")
+
+Progress = Callable[[Job, str, float], None]
+
+_POLL_S = 0.1
+_CASES_ON_THEIR_WAY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CaseOutcome:
+    """How one case ended: its record, the error that stopped it, or neither: it was skipped."""
+
+    job: Job
+    record: CaseRecord | None = None
+    error: Exception | None = None
+
+
+class _Stopped(Exception):  # noqa: N818 - control flow between threads, never shown
+    """The run ends before all cases are done."""
+
+
+class _Belt(Generic[T]):
+    """A queue of one whose ends give up when the run stops."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._queue: queue.Queue[T | None] = queue.Queue(maxsize=1)
+        self._stop = stop
+
+    def put(self, item: T) -> None:
+        self._put(item)
+
+    def end(self) -> None:
+        """Says that nothing more will come."""
+        self._put(None)
+
+    def _put(self, item: T | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return
+        raise _Stopped
+
+    def items(self) -> Iterator[T]:
+        while not self._stop.is_set():
+            try:
+                item = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            yield item
+            del item  # a scan is large: nobody may hold it while waiting for the next
+        raise _Stopped
+
+
+def run_cohort(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    progress: Progress,
+    finished: Callable[[CaseOutcome], None],
+    is_done: Callable[[Job], bool] = lambda _: False,
+) -> tuple[CaseOutcome, ...]:
+    """Segments all cases; ``finished`` is told of each as it ends, from whichever thread ends it.
+
+    Cases for which ``is_done`` says yes are skipped; it is asked just before a scan would be read.
+
+    An exception that is no case's own, an interrupt above all, ends the run: the case being written
+    is finished, the others leave nothing.
+    """
+    run = _Run(segmenter, finished)
+    workers = [
+        _Worker(lambda: run.read_all(jobs, is_done), run.stop),
+        _Worker(run.write_all, run.stop),
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        run.segment_all(progress)
+    except _Stopped:
+        pass
+    except BaseException:
+        run.stop.set()
+        raise
+    finally:
+        for worker in workers:
+            worker.join()
+    for worker in workers:
+        worker.raise_own()
+    return tuple(run.outcomes[job] for job in jobs)
+
+
+class _Run:
+    """What the three threads of one run share."""
+
+    def __init__(self, segmenter: Segmenter, finished: Callable[[CaseOutcome], None]) -> None:
+        self.stop = threading.Event()
+        self.outcomes: dict[Job, CaseOutcome] = {}
+        self._segmenter = segmenter
+        self._finished = finished
+        self._telling = threading.Lock()
+        self._room = threading.Semaphore(_CASES_ON_THEIR_WAY)
+        self._scans: _Belt[ReadCase] = _Belt(self.stop)
+        self._masks: _Belt[SegmentedCase] = _Belt(self.stop)
+
+    def read_all(self, jobs: Sequence[Job], is_done: Callable[[Job], bool]) -> None:
+        for job in jobs:
+            self._wait_for_room()
+            if is_done(job):
+                self._end(CaseOutcome(job=job))
+                continue
+            read = self._tried(job, partial(read_case, job))
+            if read is not None:
+                self._scans.put(read)
+            del read
+        self._scans.end()
+
+    def segment_all(self, progress: Progress) -> None:
+        for read in self._scans.items():
+            case = self._tried(read.job, partial(self._segmented, read, progress))
+            if case is not None:
+                self._masks.put(case)
+            del read, case
+        self._masks.end()
+
+    def write_all(self) -> None:
+        names = self._segmenter.bundle.manifest.labels
+        for case in self._masks.items():
+            job = case.read.job
+            record = self._tried(job, partial(write_case, case, names))
+            if record is not None:
+                self._end(CaseOutcome(job=job, record=record))
+            del case
+
+    def _segmented(self, read: ReadCase, progress: Progress) -> SegmentedCase:
+        return segment_case(self._segmenter, read, progress=partial(progress, read.job))
+
+    def _tried(self, job: Job, part: Callable[[], T]) -> T | None:
+        """What a part of a case gives; None, and the case's end, where it fails."""
+        try:
+            return part()
+        except (KitsError, MemoryError, OSError) as error:
+            self._end(CaseOutcome(job=job, error=error))
+            return None
+
+    def _end(self, outcome: CaseOutcome) -> None:
+        with self._telling:
+            self.outcomes[outcome.job] = outcome
+            self._finished(outcome)
+        self._room.release()
+
+    def _wait_for_room(self) -> None:
+        while not self._room.acquire(timeout=_POLL_S):
+            if self.stop.is_set():
+                raise _Stopped
+
+
+class _Worker(threading.Thread):
+    """A thread whose unexpected error stops the run and is raised in the caller's."""
+
+    def __init__(self, work: Callable[[], None], stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._stop_all = stop
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self._error = error
+            self._stop_all.set()
+
+    def raise_own(self) -> None:
+        """Raises what ended the thread, if anything unexpected did."""
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,89 @@
+"""What ``kits-info`` tells of this machine, a bundle or a checkpoint, as plain values for JSON."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from kits_runtime.bundle import open_bundle
+from kits_runtime.engines import BACKENDS, double_installs
+from kits_runtime.errors import BundleError, KitsError
+from kits_runtime.manifest.codec import to_plain
+from kits_runtime.record import versions
+
+Facts = Mapping[str, object]
+
+_MAX_HEADER_BYTES = 64 << 20
+
+
+def environment_facts() -> Facts:
+    """Versions, processors, and each backend with why it cannot run here (None: it can)."""
+    return {
+        "versions": versions("nibabel", "isal", "onnxruntime", "openvino"),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "processors": len(os.sched_getaffinity(0)),
+        "backends": {row.name: {"extra": row.extra, "why_not": row.why_not()} for row in BACKENDS},
+        "double_installs": list(double_installs()),
+    }
+
+
+def facts_of(path: Path) -> Facts:
+    """The facts of a bundle or a checkpoint, told apart by content.
+
+    Raises:
+        BundleError: the path is neither, or the bundle is damaged.
+    """
+    if path.suffix == ".safetensors":
+        return checkpoint_facts(path)
+    return bundle_facts(path)
+
+
+def bundle_facts(path: Path) -> Facts:
+    """A bundle's card, stages, nets, parity and provenance, after checking every file's hash."""
+    bundle = open_bundle(path)
+    files = bundle.verify()
+    manifest = bundle.manifest
+    return {
+        "bundle": str(path),
+        "sha256": bundle.sha256,
+        "verified_files": dict(files),
+        "schema": manifest.schema,
+        "system": manifest.system,
+        "preset": manifest.preset,
+        "labels": list(manifest.labels),
+        "stages": [stage.name for stage in manifest.stages],
+        "nets": to_plain(manifest.nets),
+        "parity": to_plain(manifest.parity),
+        "provenance": to_plain(manifest.provenance),
+        "card": to_plain(manifest.card),
+    }
+
+
+def checkpoint_facts(path: Path) -> Facts:
+    """The header of a safetensors checkpoint: its metadata and its tensors' shapes.
+
+    Raises:
+        BundleError: the file is missing or its header is not one.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 0 < length <= _MAX_HEADER_BYTES:
+                raise _no_checkpoint(path, f"a header of {length} bytes")
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError) as error:
+        raise _no_checkpoint(path, str(error)) from error
+    if not isinstance(header, dict):
+        raise _no_checkpoint(path, "a header that is no object")
+    metadata = header.pop("__metadata__", {})
+    return {
+        "checkpoint": str(path),
+        "metadata": metadata,
+        "tensors": {name: [t.get("dtype"), t.get("shape")] for name, t in sorted(header.items())},
+    }
+
+
+def _no_checkpoint(path: Path, found: str) -> KitsError:
+    return BundleError(f"{path}: found {found}, expected a safetensors checkpoint. Check the file.")

@@ -1,0 +1,32 @@
+"""Writes files so that a reader sees the old content or the new one, never a part."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from kits_runtime.errors import KitsError
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A new file beside the target that takes its place when the block ends well.
+
+    On any error, an interrupt included, it vanishes and the target stays as it was.
+
+    Raises:
+        KitsError: the file cannot be written.
+    """
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as stream:
+            yield stream
+        part.replace(target)
+    except OSError as error:
+        raise KitsError(
+            f"{target}: found '{error.strerror or error}' while writing; expected a writable "
+            "folder with space left; choose another output"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,196 @@
+"""One case in three parts that may run beside each other: read, segment, write."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kits_runtime.cases import Case
+from kits_runtime.errors import UsageError
+from kits_runtime.files import replacing
+from kits_runtime.nifti import Scan, read_scan, write_labels
+from kits_runtime.png import write_png
+from kits_runtime.preview import preview
+from kits_runtime.record import RunRecord, versions
+from kits_runtime.segmenter import Progress, Segmentation, Segmenter
+from kits_runtime.statistics import ClassStatistics, class_statistics
+
+_HASHED_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A case and the files it leaves; the record is written last and says that all is there."""
+
+    case: Case
+    mask: Path
+    record: Path
+    picture: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReadCase:
+    """A job whose scan has been read."""
+
+    job: Job
+    scan: Scan
+    sha256: str
+    read_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentedCase:
+    """A job whose labels are known but not yet written."""
+
+    read: ReadCase
+    result: Segmentation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRecord:
+    """What a finished case tells; its JSON form lies beside the mask."""
+
+    case: str
+    scan: str
+    scan_sha256: str
+    mask_sha256: str
+    statistics: Mapping[str, ClassStatistics]
+    run: RunRecord
+
+    def to_plain(self) -> dict[str, object]:
+        """The record as JSON takes it."""
+        return {
+            "case": self.case,
+            "scan": self.scan,
+            "scan_sha256": self.scan_sha256,
+            "mask_sha256": self.mask_sha256,
+            **self.run.to_plain(),
+            "statistics": {
+                name: {key: _rounded(value) for key, value in dataclasses.asdict(facts).items()}
+                for name, facts in self.statistics.items()
+            },
+        }
+
+
+def job_for(case: Case, folder: Path, *, with_picture: bool) -> Job:
+    """Where a case's results go.
+
+    Raises:
+        UsageError: the mask would replace the scan that it is made from.
+    """
+    mask = folder / f"{case.name}.nii.gz"
+    if mask.resolve() == case.scan.resolve():
+        raise UsageError(
+            f"{case.scan}: the mask would replace the scan, expected another output folder than "
+            f"{folder}. Choose one with -o."
+        )
+    picture = folder / f"{case.name}.png" if with_picture else None
+    return Job(case=case, mask=mask, record=folder / f"{case.name}.json", picture=picture)
+
+
+def read_case(job: Job) -> ReadCase:
+    """Reads a job's scan.
+
+    Raises:
+        ScanError: the scan cannot be read.
+    """
+    start = time.perf_counter()
+    scan = read_scan(job.case.scan)
+    sha256 = file_sha256(job.case.scan)
+    return ReadCase(job=job, scan=scan, sha256=sha256, read_ms=_since(start))
+
+
+def segment_case(
+    segmenter: Segmenter, read: ReadCase, *, progress: Progress | None = None
+) -> SegmentedCase:
+    """Segments a scan that has been read."""
+    return SegmentedCase(read=read, result=segmenter.segment(read.scan.volume, progress=progress))
+
+
+def write_case(case: SegmentedCase, names: tuple[str, ...]) -> CaseRecord:
+    """Writes mask, picture and record; ``names`` are the labels' names by value."""
+    read, result = case.read, case.result
+    job, volume, labels = read.job, read.scan.volume, result.model_labels
+    job.record.unlink(missing_ok=True)
+    phases = {"read": read.read_ms, **result.record.stage_ms}
+    start = time.perf_counter()
+    write_labels(job.mask, labels, like=read.scan)
+    phases["write"] = _since(start)
+    if job.picture is not None:
+        start = time.perf_counter()
+        picture = preview(volume, labels, names, title=job.case.name)
+        with replacing(job.picture) as stream:
+            write_png(stream, picture)
+        phases["preview"] = _since(start)
+    start = time.perf_counter()
+    statistics = {
+        name: class_statistics(volume, labels, value) for value, name in enumerate(names) if value
+    }
+    phases["statistics"] = _since(start)
+    run = replace(
+        result.record,
+        stage_ms=phases,
+        total_ms=sum(phases.values()),
+        warnings=(*read.scan.warnings, *result.record.warnings),
+    )
+    record = CaseRecord(
+        case=job.case.name,
+        scan=str(job.case.scan),
+        scan_sha256=read.sha256,
+        mask_sha256=file_sha256(job.mask),
+        statistics=statistics,
+        run=run,
+    )
+    with replacing(job.record) as stream:
+        stream.write((json.dumps(record.to_plain(), indent=1) + "\n").encode())
+    return record
+
+
+def is_up_to_date(job: Job, segmenter: Segmenter) -> bool:
+    """Whether a job's files are there, whole, and what this segmenter would make of the scan.
+
+    The record must tell of the same scan, bundle, backend, precision and mask, all by content.
+    """
+    if not job.mask.is_file() or (job.picture is not None and not job.picture.is_file()):
+        return False
+    try:
+        told = json.loads(job.record.read_bytes())
+        found = (
+            told["scan_sha256"],
+            told["mask_sha256"],
+            told["bundle"]["sha256"],
+            told["backend"]["name"],
+            told["backend"]["precision"],
+            told["versions"]["kits-trt"],
+        )
+        backend = segmenter.backend
+        return found == (
+            file_sha256(job.case.scan),
+            file_sha256(job.mask),
+            segmenter.bundle.sha256,
+            backend.name,
+            backend.precision,
+            versions()["kits-trt"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_HASHED_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _rounded(value: float | bool | None) -> float | bool | None:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1e3

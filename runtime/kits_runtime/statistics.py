@@ -1,0 +1,113 @@
+"""What a mask says in numbers: size, side, extent and brightness of each class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_runtime.grid import Box, bounding_box
+from kits_runtime.volume import Volume
+
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+_DIRECTIONS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassStatistics:
+    """One class of a mask.
+
+    ``right_ml`` and ``left_ml`` divide the volume at the scan's middle, in the patient's frame.
+    ``objects`` counts connected components and ``largest_diameter_mm`` is the longest distance
+    between two voxel centres of the largest one. ``touches_border`` says that the class reaches the
+    scan's first or last voxel along some axis, so that part of it may lie outside. Without a voxel
+    the diameter and the mean are None.
+    """
+
+    volume_ml: float
+    right_ml: float
+    left_ml: float
+    objects: int
+    largest_diameter_mm: float | None
+    mean_hu: float | None
+    touches_border: bool
+
+
+def class_statistics(volume: Volume, labels: Labels, value: int) -> ClassStatistics:
+    """The statistics of the voxels that carry a label; arrays are on (z, y, x)."""
+    mask = labels == value
+    box = bounding_box(mask)
+    if box is None:
+        return ClassStatistics(
+            volume_ml=0.0,
+            right_ml=0.0,
+            left_ml=0.0,
+            objects=0,
+            largest_diameter_mm=None,
+            mean_hu=None,
+            touches_border=False,
+        )
+    inside = mask[box.slices]
+    voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
+    middle = max(0, volume.shape[2] // 2 - box.start[2])
+    right = int(inside[:, :, :middle].sum())
+    whole = int(inside.sum())
+    largest, objects = _largest_object(inside)
+    return ClassStatistics(
+        volume_ml=whole * voxel_ml,
+        right_ml=right * voxel_ml,
+        left_ml=(whole - right) * voxel_ml,
+        objects=objects,
+        largest_diameter_mm=longest_distance_mm(largest, volume.spacing_mm),
+        mean_hu=float(volume.data[box.slices][inside].mean(dtype=np.float64)),
+        touches_border=_touches(box, volume.shape),
+    )
+
+
+def longest_distance_mm(mask: Mask, spacing_mm: tuple[float, float, float]) -> float:
+    """The longest distance between the centres of two true voxels.
+
+    The voxels that lie outermost in a thousand directions, spread evenly over the half sphere, are
+    compared pair by pair; for a body of any size the result falls short by less than 0.2 %.
+    """
+    rows = _ends_of_rows(mask) * np.asarray(spacing_mm)
+    seen = rows @ _directions().T
+    outer = rows[np.unique(np.concatenate([seen.argmax(axis=0), seen.argmin(axis=0)]))]
+    squares = (outer**2).sum(axis=1)
+    apart = squares[:, None] + squares[None] - 2 * outer @ outer.T
+    return float(np.sqrt(max(0.0, apart.max())))
+
+
+def _ends_of_rows(mask: Mask) -> NDArray[np.float64]:
+    """The (z, y, x) of the first and last true voxel of every row along x."""
+    z, y = np.nonzero(mask.any(axis=2))
+    rows = mask[z, y]
+    first = rows.argmax(axis=1)
+    last = mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+    ends = [np.stack([z, y, x], axis=1) for x in (first, last)]
+    return np.concatenate(ends).astype(np.float64)
+
+
+def _directions() -> NDArray[np.float64]:
+    """Directions on a half sphere, spread by the golden angle."""
+    index = np.arange(_DIRECTIONS) + 0.5
+    height = index / _DIRECTIONS
+    radius = np.sqrt(1 - height**2)
+    angle = np.pi * (1 + 5**0.5) * index
+    return np.stack([height, radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+
+
+def _largest_object(mask: Mask) -> tuple[Mask, int]:
+    from scipy import ndimage  # a fifth of a second to import: only where it is needed
+
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    largest: Mask = pieces == sizes.argmax()
+    return largest, int(count)
+
+
+def _touches(box: Box, shape: tuple[int, int, int]) -> bool:
+    starts = any(start == 0 for start in box.start)
+    return starts or any(stop == size for stop, size in zip(box.stop, shape, strict=True))

@@ -1,0 +1,232 @@
+"""Exported graphs: clean, of opset 17, and equal to torch on the small preset of both nets."""
+
+import functools
+import re
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from kits_export.half_storage import store_weights_as_half, widen_weights
+from kits_export.onnx_from_torch import onnx_from_net, weights_by_name
+from kits_export.torch_parity import require_torch_parity, score_difference
+from kits_runtime.engines.ort_cpu import import_onnxruntime
+from kits_runtime.errors import BundleError, ParityError
+from kits_trt.nets import NETS, SegmentationNet, build_net
+
+NAMES = sorted(NETS)
+
+
+@functools.cache
+def lively_net(name: str) -> SegmentationNet:
+    """Return the small net with normalisations, slopes and biases as training leaves them."""
+    generator = torch.Generator().manual_seed(7)
+    torch.manual_seed(7)
+    net = build_net(name, "small")
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+                module.running_mean.normal_(0.0, 0.3, generator=generator)
+                module.running_var.uniform_(0.5, 2.0, generator=generator)
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(0.0, 0.3, generator=generator)
+            if isinstance(module, nn.PReLU):
+                module.weight.uniform_(0.05, 0.4, generator=generator)
+    return net.eval()
+
+
+@functools.cache
+def exported(name: str) -> onnx.ModelProto:
+    return onnx_from_net(lively_net(name), input_shape=NETS[name]["small"].patch_shape)
+
+
+class Scaled(nn.Module):
+    """The smallest net that has a normalisation to fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(2)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return torch.softmax(self.norm(self.convolution(patches)), dim=1)
+
+
+class Spread(nn.Module):
+    """A net that needs an operator which opset 18 redefined."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return patches.amax(dim=1, keepdim=True)
+
+
+def conv_model(weights: np.ndarray) -> onnx.ModelProto:
+    node = helper.make_node("Conv", ["patches", "kernel"], ["scores"], name="only")
+    size = weights.shape[1]
+    graph = helper.make_graph(
+        [node],
+        "net",
+        [helper.make_tensor_value_info("patches", TensorProto.FLOAT, ["batch", size, 4, 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2, 4, 4])],
+        [numpy_helper.from_array(weights, "kernel")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_runtime_repeats_torchs_scores_to_1e_4(name: str) -> None:
+    shape = NETS[name]["small"].patch_shape
+    difference = require_torch_parity(lively_net(name), exported(name), patch_shape=shape)
+    assert difference.largest > 0.0  # two implementations, not one compared with itself
+    assert difference.other_class < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_storage_halves_the_file_and_moves_scores_by_less_than_a_hundredth(name: str) -> None:
+    shape = NETS[name]["small"].patch_shape
+    stored = store_weights_as_half(exported(name))
+    difference = score_difference(lively_net(name), stored, patch_shape=shape, batch=1)
+    assert 1e-6 < difference.largest < 1e-2
+    assert difference.other_class < 2e-3
+    weights = sum(array.nbytes for array in weights_by_name(stored).values())
+    assert stored.ByteSize() <= 1.05 * weights + 64 * 1024
+    assert stored.ByteSize() < 0.51 * exported(name).ByteSize() + 64 * 1024
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_are_of_opset_17_with_one_symbolic_axis_and_named_ends(name: str) -> None:
+    model = exported(name)
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
+    assert model.ir_version == 8
+    shape = NETS[name]["small"].patch_shape
+    found = {
+        end.name: [axis.dim_param or axis.dim_value for axis in end.type.tensor_type.shape.dim]
+        for end in (*model.graph.input, *model.graph.output)
+    }
+    assert found == {"patches": ["batch", *shape], "scores": ["batch", 2, *shape[1:]]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_use_only_operators_that_every_engine_has(name: str) -> None:
+    model = exported(name)
+    allowed = {"Conv", "ConvTranspose", "Relu", "PRelu", "Add", "Mul", "Concat", "Sigmoid"}
+    allowed |= {"Softmax", "AveragePool", "GlobalAveragePool", "Slice"}
+    assert {node.op_type for node in model.graph.node} <= allowed
+    convolutions = [node for node in model.graph.node if node.op_type.startswith("Conv")]
+    assert all(len(node.input) == 3 for node in convolutions)  # every normalisation is a bias now
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_carry_nothing_of_the_machine_that_made_them(name: str) -> None:
+    model = exported(name)
+    assert not model.metadata_props
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    assert not model.graph.value_info
+    assert (model.producer_name, model.producer_version) == ("kits-trt", "")
+    assert all(re.fullmatch(r"[\w.]+", item.name) for item in model.graph.initializer)
+    structure = onnx.ModelProto()
+    structure.CopyFrom(model)
+    del structure.graph.initializer[:]
+    text = str(structure)
+    for trace in ("/", ".py", "torch", "kits_trt"):
+        assert trace not in text
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_batches_of_other_sizes_give_each_patch_the_same_scores(size: int) -> None:
+    ort = import_onnxruntime()
+    session = ort.InferenceSession(
+        exported("msvnet").SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    patches = np.random.default_rng(2).random((size, 5, 96, 96), dtype=np.float32)
+    together = session.run(None, {"patches": patches})[0]
+    alone = [session.run(None, {"patches": patch[None]})[0][0] for patch in patches]
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-6)
+
+
+def test_the_same_weights_give_the_same_bytes_and_the_net_keeps_its_mode() -> None:
+    torch.manual_seed(1)
+    net = Scaled().train()
+    first = onnx_from_net(net, input_shape=(1, 8, 8)).SerializeToString()
+    assert net.training
+    assert onnx_from_net(net, input_shape=(1, 8, 8)).SerializeToString() == first
+
+
+def test_normalisations_are_folded_into_weight_and_bias_as_by_hand() -> None:
+    net = Scaled()
+    with torch.no_grad():
+        net.convolution.weight.copy_(torch.tensor([2.0, -3.0]).reshape(2, 1, 1, 1))
+        net.norm.weight.copy_(torch.tensor([1.0, 4.0]))
+        net.norm.bias.copy_(torch.tensor([0.5, -1.0]))
+        net.norm.running_mean.copy_(torch.tensor([1.0, 2.0]))
+        net.norm.running_var.copy_(torch.tensor([4.0, 16.0]) - net.norm.eps)
+    arrays = weights_by_name(onnx_from_net(net, input_shape=(1, 8, 8)))
+    # Scales 1/2 and 4/4: weights 1 and -3; biases 0.5 - 1/2 and -1 - 2.
+    found = sorted((array.reshape(-1).tolist() for array in arrays.values()), key=str)
+    expected = sorted([[1.0, -3.0], [0.0, -3.0]], key=str)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_operator_that_opset_18_redefined_is_refused_by_name() -> None:
+    with pytest.raises(ParityError, match=r"found ReduceMax \(.*expected only operators that"):
+        onnx_from_net(Spread(), input_shape=(2, 8, 8))
+
+
+def test_a_changed_weight_breaks_parity_with_the_difference_named() -> None:
+    net = Scaled()
+    model = onnx_from_net(net, input_shape=(1, 8, 8))
+    with torch.no_grad():
+        net.convolution.weight[0] += 1.0
+    with pytest.raises(ParityError, match=r"output scores: found a difference of 0\.\d+"):
+        require_torch_parity(net, model, patch_shape=(1, 8, 8))
+
+
+def test_scores_that_are_not_numbers_break_parity() -> None:
+    net = Scaled()
+    model = onnx_from_net(net, input_shape=(1, 8, 8))
+    nn.init.constant_(net.convolution.weight, float("nan"))
+    with pytest.raises(ParityError, match="found a difference of nan"):
+        require_torch_parity(net, model, patch_shape=(1, 8, 8))
+
+
+def test_widening_returns_the_graph_with_weights_rounded_to_half() -> None:
+    model = exported("msvnet")
+    widened = widen_weights(store_weights_as_half(model, min_elements=256))
+    assert [node.op_type for node in widened.graph.node] == [
+        node.op_type for node in model.graph.node
+    ]
+    before, after = weights_by_name(model), weights_by_name(widened)
+    assert list(before) == list(after)
+    for name, array in before.items():
+        rounded = array.astype(np.float16).astype(array.dtype) if array.size >= 256 else array
+        np.testing.assert_array_equal(after[name], rounded)
+
+
+def test_storing_twice_changes_nothing_and_leaves_the_given_model_alone() -> None:
+    model = conv_model(np.full((2, 128, 1, 1), 0.1, dtype=np.float32))
+    given = model.SerializeToString()
+    once = store_weights_as_half(model)
+    assert store_weights_as_half(once) == once
+    assert model.SerializeToString() == given
+    assert weights_by_name(once)["kernel.half"].dtype == np.float16
+
+
+def test_a_weight_beyond_half_is_refused_with_tensor_node_and_value() -> None:
+    weights = np.zeros((2, 128, 1, 1), dtype=np.float32)
+    weights[1, 3] = -65520.0
+    with pytest.raises(ParityError, match=r"weight kernel of node only: found 65520, .*65504"):
+        store_weights_as_half(conv_model(weights))
+    weights[1, 3] = 65504.0
+    stored = store_weights_as_half(conv_model(weights))
+    assert weights_by_name(stored)["kernel.half"].max() == np.float16(65504.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("size", [4, 128])
+def test_a_weight_that_is_not_finite_is_refused_at_any_size(value: float, size: int) -> None:
+    weights = np.zeros((2, size, 1, 1), dtype=np.float32)
+    weights[0, 1] = value
+    with pytest.raises(BundleError, match=rf"weight kernel: found 1 of {2 * size} values"):
+        store_weights_as_half(conv_model(weights))
