@@ -1,0 +1,142 @@
+"""A digital phantom, and nets that answer by intensity, for each of the five systems."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kits_runtime.infer import RunNet
+from kits_runtime.manifest.schema import Card, Manifest, Provenance
+from kits_trt.systems import SYSTEMS, Preset, manifest_from_system
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """HU of the phantom's parts."""
+
+    air: int = -1000
+    body: int = 0
+    kidney: int = 100
+    tumour: int = 220
+
+
+# cascaded-vnet clips to a quarter of a standard deviation around the mean of what it looks at: with
+# air around the body all soft tissue would be one value.
+LEVELS = {"cascaded-vnet": Levels(air=0, tumour=-300)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phantom:
+    """Int16 HU on (z, y, x), the true labels, and the spacing."""
+
+    data: npt.NDArray[np.int16]
+    truth: npt.NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
+
+
+def phantom(
+    shape: tuple[int, int, int] = (40, 92, 96),
+    spacing_mm: tuple[float, float, float] = (4.0, 3.0, 3.0),
+    *,
+    levels: Levels,
+) -> Phantom:
+    """A body with two kidneys, and a tumour in the left one."""
+    size_mm = np.multiply(shape, spacing_mm)
+    right = _ellipsoid(shape, spacing_mm, size_mm * (0.46, 0.62, 0.31), (55, 32, 30))
+    left = _ellipsoid(shape, spacing_mm, size_mm * (0.52, 0.62, 0.69), (55, 32, 30))
+    tumour = _ellipsoid(shape, spacing_mm, size_mm * (0.52, 0.62, 0.69) + (12, 3, 4), (16, 13, 11))
+    body = _ellipsoid(shape, spacing_mm, size_mm / 2, (1e6, *(size_mm[1:] * (0.37, 0.43))))
+    truth = np.zeros(shape, np.uint8)
+    truth[right | left], truth[tumour] = 1, 2
+    data = np.where(body, levels.body, levels.air).astype(np.int16)
+    data[truth == 1], data[truth == 2] = levels.kidney, levels.tumour
+    return Phantom(data=data, truth=truth, spacing_mm=spacing_mm)
+
+
+def _ellipsoid(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    centre_mm: npt.NDArray[np.float64],
+    radii_mm: tuple[float, ...],
+) -> npt.NDArray[np.bool_]:
+    z, y, x = (
+        (((np.arange(n) + 0.5) * step - centre) / radius) ** 2
+        for n, step, centre, radius in zip(shape, spacing_mm, centre_mm, radii_mm, strict=True)
+    )
+    inside: npt.NDArray[np.bool_] = z[:, None, None] + y[:, None] + x <= 1
+    return inside
+
+
+def dice(found: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
+    return float(2 * np.count_nonzero(found & truth) / (found.sum() + truth.sum()))
+
+
+def manifest_of(system: str, preset: Preset) -> Manifest:
+    """A system's manifest without net files, which the executor never opens."""
+    built = SYSTEMS[system](preset)
+    return manifest_from_system(
+        built,
+        files={name: {} for name in built.nets},
+        provenance=Provenance(checkpoint_sha256=None, commit=None, opset=17, tools={}),
+        card=Card(intended_use="", training_data="", licence="", metrics={}, remarks=()),
+    )
+
+
+def scores_of(*classes: npt.NDArray[np.bool_]) -> Array:
+    """Certain scores for masks (n, ...), background first unless there is one class only."""
+    foreground = [mask.astype(np.float32) for mask in classes]
+    background = 1 - np.maximum.reduce(foreground)
+    return np.stack([background, *foreground], axis=1)
+
+
+def nets_of(system: str) -> Mapping[str, RunNet]:
+    """Nets that tell kidney and tumour by the HU that they undo the system's steps to."""
+    return _NETS[system]
+
+
+def _hu(patches: Array, lower_hu: float, upper_hu: float) -> Array:
+    """The middle channel of patches that were scaled from a HU window to 0 and 1."""
+    return patches[:, patches.shape[1] // 2] * np.float32(upper_hu - lower_hu) + np.float32(
+        lower_hu
+    )
+
+
+def _three_classes(hu: Array) -> Array:
+    return scores_of((hu > 50) & (hu <= 160), hu > 160)
+
+
+def _hu_by_landmarks(patches: Array) -> Array:
+    """HU of z-scored patches: the least value is air (clipped to -30), the commonest other 0."""
+    middle = patches[:, patches.shape[1] // 2]
+    air = patches.min()
+    above = patches[patches > air + 1e-3]
+    if not above.size:
+        return np.zeros_like(middle)
+    body = np.median(above)
+    return np.asarray((middle - body) / (body - air) * 30, np.float32)
+
+
+_NETS: Mapping[str, Mapping[str, RunNet]] = {
+    "cascaded-vnet": {
+        "roi-vnet": lambda patches: scores_of(patches[:, 0] > 0.6),
+        "kidney-vnet": lambda patches: scores_of(patches[:, 0] > 0.6),
+        "tumour-vnet": lambda patches: scores_of(patches[:, 0] < 0.01),
+    },
+    "resunet-msvnet": {
+        "resunet3d": lambda patches: scores_of(_hu(patches, -200, 300) > 50),
+        # The kidney's mean is at 45 HU by now: kidney lies below it, tumour far above.
+        "msvnet": lambda patches: scores_of(_hu(patches, -100, 250) > 90),
+    },
+    "unet3d": {"unet": lambda patches: _three_classes(_hu(patches, -79, 304))},
+    "multistage25d": {
+        name: lambda patches: _three_classes(_hu_by_landmarks(patches))
+        for name in ("res-unet-1", "res-unet-2", "res-net")
+    },
+    "unet2d-pair": {
+        "kidney-unet": lambda patches: (_hu(patches, -100, 300) > 50).astype(np.float32)[:, None],
+        "tumour-unet": lambda patches: (_hu(patches, -100, 300) > 160).astype(np.float32)[:, None],
+    },
+}
