@@ -93,6 +93,10 @@ lean: $(VENV_DEMO)/.installed $(VENV_CPU)/.installed ## check the size of the le
 bench: $(VENV)/.installed ## measure; BENCH_ARGS goes to kits-bench
 	@$(VENV)/bin/kits-bench $(BENCH_ARGS)
 
+.PHONY: docs-tables
+docs-tables: $(VENV)/.installed ## write docs/benchmarks.md from the committed records
+	@$(VENV)/bin/python -m kits_bench.docs
+
 # The recipe of the bundle in the package: phantoms alone, under 40 minutes on two quiet cores.
 BUNDLE_RUN := out/default-bundle
 TRAIN := $(VENV)/bin/python -m kits_trt.train.minimal
