@@ -69,27 +69,36 @@ def half_of(grid: Grid, half: str) -> Box:
 
 def _foreground(volume: Volume, grid: Grid, above_hu: float) -> Box:
     """The box around all voxels above a value; planes are read from outside in until one hits."""
-    above = floor(above_hu) if volume.data.dtype.kind == "i" else above_hu
-    start, stop = [], []
-    for axis in range(3):
-        planes = np.moveaxis(volume.data, axis, 0)
-        first = _planes_at_or_below(planes, above)
-        if first == len(planes):
+    data = volume.data
+    value = floor(above_hu) if data.dtype.kind == "i" else above_hu
+    memory = sorted(range(3), key=lambda axis: -abs(data.strides[axis]))
+    start, stop = [0, 0, 0], [0, 0, 0]
+    for place, axis in enumerate(memory):
+        extent = _extent_above(data.transpose(memory), place, value)
+        if extent is None:
             return box_of(grid.shape)
-        start.append(first)
-        stop.append(len(planes) - _planes_at_or_below(planes[::-1], above))
+        start[axis], stop[axis] = extent
     scan = Grid(grid.scan_shape, grid.scan_shape, volume.spacing_mm)
     found = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
     return grid.box_from(scan, found)
 
 
-def _planes_at_or_below(planes: NDArray[np.int16 | np.float32], value: float) -> int:
-    """How many planes in a row, from the first, have no voxel above a value."""
-    for start in range(0, len(planes), _PLANES_AT_ONCE):
-        hit = (planes[start : start + _PLANES_AT_ONCE] > value).any(axis=(1, 2))
-        if hit.any():
-            return start + int(hit.argmax())
-    return len(planes)
+def _extent_above(
+    stored: NDArray[np.int16 | np.float32], axis: int, value: float
+) -> tuple[int, int] | None:
+    """The first plane along an axis with a voxel above a value, and one past the last."""
+    others = tuple(other for other in range(3) if other != axis)
+
+    def hit(start: int) -> list[int]:
+        planes = (*[slice(None)] * axis, slice(start, start + _PLANES_AT_ONCE))
+        found = np.flatnonzero((stored[planes] > value).any(axis=others))
+        return [start + int(plane) for plane in found]
+
+    parts = range(0, stored.shape[axis], _PLANES_AT_ONCE)
+    first = next((found[0] for part in parts if (found := hit(part))), None)
+    if first is None:
+        return None
+    return first, next(found[-1] for part in parts[::-1] if (found := hit(part))) + 1
 
 
 def _around_finds(
