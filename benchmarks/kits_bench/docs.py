@@ -16,8 +16,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 _INTRODUCTION = """# Benchmarks
 
-Written by `make docs-tables` from the records under `benchmarks/results/`; `make bench` makes such a
-record. Ways are run in turns in one process, the first round is not counted, medians are shown.
+Written by `make docs-tables` from the records under `benchmarks/results/`; `make bench` makes such
+a record. Ways are run in turns in one process, the first round is not counted, medians are shown.
 "Same result" is 1 less the share of voxels that differ, of the union of foregrounds for labels; for
 resampled intensities it is 1 less the mean difference, and MONAI's grid lies a part of a voxel
 beside ours.
@@ -50,8 +50,8 @@ def _setting(record: Mapping[str, object]) -> str:
     versions = ", ".join(f"{name} {packages[name]}" for name in told)
     size = " x ".join(str(n) for n in scan["size"])
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; a phantom of "
-        f"{size} voxels, int16 .nii.gz; {record['repeats']} repeats; load before "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; a phantom "
+        f"of {size} voxels, int16 .nii.gz; {record['repeats']} repeats; load before "
         f"{machine['load_before']}; {versions}; commit {machine['commit']}."
     )
 
