@@ -8,7 +8,7 @@ slice, slices without kidney left out, the largest component kept.
 Ours: the HU windows and the two largest kidney components, of which the paper says nothing, five
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
-kidney on a coarser grid and keeps every tumour.
+kidney on a coarser grid, takes the five slices from the volume and keeps every tumour.
 """
 
 from kits_runtime.manifest.schema import (
