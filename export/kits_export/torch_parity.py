@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 
 from kits_export.onnx_from_torch import INPUT_NAME, OUTPUT_NAME
+from kits_runtime.engines.ort_cpu import import_onnxruntime
 from kits_runtime.errors import ParityError
 
 # Both sides compute in float32 but sum in another order; scores lie in [0, 1].
@@ -39,6 +39,7 @@ def score_difference(
     """
     generator = np.random.default_rng(seed)
     patches = generator.random((batch, *patch_shape), dtype=np.float32)
+    ort = import_onnxruntime()
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run([OUTPUT_NAME], {INPUT_NAME: patches})[0]
     expected = _torch_scores(net, patches)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_trt.phantom.model import Organ, Torso
-from kits_trt.phantom.shapes import Above, Capsule, Ellipsoid, Shape, rotation, tube
+from kits_trt.phantom.shapes import Ellipsoid, Shape, rotation, tube
 
 _LIMITS: Mapping[str, float] = {"cavity": 2.0, "dome": 3.0}
 _Path = NDArray[np.float64]
@@ -107,26 +107,27 @@ def _gut(
             shape=piece, hu=hu["bowel_wall"], rough_mm=rough, limits=_LIMITS, name="bowel wall"
         )
     for piece in pieces:
-        lumen = _lumen(piece, wall)
         yield Organ(
-            shape=lumen, hu=filling, rough_mm=rough, texture_hu=12, limits=_LIMITS, name="lumen"
+            shape=piece,
+            hu=filling,
+            rough_mm=rough,
+            texture_hu=12,
+            limits=_LIMITS,
+            inset_mm=wall,
+            name="lumen",
         )
         if rng.random() < gassy:
-            yield _gas(rng, hu, lumen, rough)
-
-
-def _gas(rng: np.random.Generator, hu: Mapping[str, float], lumen: Shape, rough: float) -> Organ:
-    lower, upper = lumen.bounds()
-    level = lower[1] + float(rng.uniform(0.25, 1.0)) * (upper[1] - lower[1])
-    bubble = Above(shape=lumen, level_y_mm=level)
-    return Organ(
-        shape=bubble, hu=hu["gas"], rough_mm=rough, texture_hu=5, limits=_LIMITS, name="gas"
-    )
-
-
-def _lumen(piece: Capsule, wall_mm: float) -> Capsule:
-    first, last = piece.radius_mm
-    return Capsule(start=piece.start, end=piece.end, radius_mm=(first - wall_mm, last - wall_mm))
+            lower, upper = piece.bounds()
+            yield Organ(
+                shape=piece,
+                hu=hu["gas"],
+                rough_mm=rough,
+                texture_hu=5,
+                limits=_LIMITS,
+                inset_mm=wall,
+                level_y_mm=lower[1] + float(rng.uniform(0.25, 1.0)) * (upper[1] - lower[1]),
+                name="gas",
+            )
 
 
 def _stomach(rng: np.random.Generator, hu: Mapping[str, float], scale: _Path) -> Iterator[Organ]:
@@ -136,27 +137,30 @@ def _stomach(rng: np.random.Generator, hu: Mapping[str, float], scale: _Path) ->
     centre = np.array([-80.0, -40.0, 62.0]) * scale
     body = np.array([46.0, 34.0, 36.0]) * size
     turn = rotation(20.0, -18.0, 15.0)
-    shapes: list[tuple[Shape, Shape]] = []
-    place = (float(centre[0]), float(centre[1]), float(centre[2]))
-    wall = float(rng.uniform(3, 6))
-    outer = Ellipsoid(centre=place, semi_mm=(body[0], body[1], body[2]), turn=turn)
-    a, b, c = body - wall
-    shapes.append((outer, Ellipsoid(centre=place, semi_mm=(a, b, c), turn=turn)))
+    middle = (float(centre[0]), float(centre[1]), float(centre[2]))
+    semi = (float(body[0]), float(body[1]), float(body[2]))
     path = np.array([[-50, -66, 45], [-24, -76, 18], [-18, -72, -14], [-14, -54, -34]]) * scale
-    for piece in tube(path, np.array([24.0, 19.0, 16.0, 12.0]) * size):
-        shapes.append((piece, _lumen(piece, wall)))
-    for shape, _ in shapes:
-        yield Organ(
-            shape=shape, hu=hu["bowel_wall"], rough_mm=2.5, limits=limits, name="stomach wall"
-        )
-    level = place[1] - float(rng.uniform(-0.2, 1.0)) * b
-    for _, inside in shapes:
-        yield Organ(
-            shape=inside, hu=filling, rough_mm=2.5, texture_hu=9, limits=limits, name="stomach"
-        )
-    for _, inside in shapes:
-        bubble = Above(shape=inside, level_y_mm=level)
-        yield Organ(shape=bubble, hu=hu["gas"], rough_mm=2.5, limits=limits, name="gas")
+    antrum = tube(path, np.array([24.0, 19.0, 16.0, 12.0]) * size)
+    shapes: tuple[Shape, ...] = (Ellipsoid(centre=middle, semi_mm=semi, turn=turn), *antrum)
+    wall = float(rng.uniform(3, 6))
+    level = middle[1] - float(rng.uniform(-0.2, 1.0)) * (semi[1] - wall)
+    contents = (
+        ("stomach wall", hu["bowel_wall"], 3.0, 0.0, np.inf),
+        ("stomach", filling, 9.0, wall, np.inf),
+        ("gas", hu["gas"], 3.0, wall, level),
+    )
+    for name, value, texture, inset, level_y in contents:
+        for shape in shapes:
+            yield Organ(
+                shape=shape,
+                hu=value,
+                rough_mm=2.5,
+                texture_hu=texture,
+                limits=limits,
+                inset_mm=inset,
+                level_y_mm=level_y,
+                name=name,
+            )
 
 
 def _duodenum(rng: np.random.Generator, hu: Mapping[str, float]) -> Iterator[Organ]:

@@ -6,7 +6,6 @@ The origin is the middle of the vertebral column between the kidneys.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -32,16 +31,21 @@ class Organ:
 
     ``rough_mm`` moves the surface by the patient's random field, ``texture_hu`` varies the inside,
     ``limits`` keep the organ inside named surfaces of the trunk by at least so many mm. Below
-    ``rind_mm`` under the surface lies another tissue, as marrow under compact bone.
+    ``rind_mm`` under the surface lies another tissue, as marrow under compact bone. The organ can
+    fill its shape up to ``inset_mm`` under the surface only, and in front of ``level_y_mm`` only:
+    gas rises in a patient who lies on the back. Organs with one shape have its roughness and
+    limits in common.
     """
 
     shape: Shape
     hu: float
     rough_mm: float = 0.0
     texture_hu: float = 3.0
-    limits: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Mapping[str, float] = field(default_factory=dict)
     rind_mm: float = np.inf
     core_hu: float = 0.0
+    inset_mm: float = 0.0
+    level_y_mm: float = np.inf
     name: str = ""
 
 

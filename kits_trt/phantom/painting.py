@@ -79,17 +79,38 @@ def _paint_lungs(canvas: Canvas, limits: Mapping[str, Floats], grain: Floats) ->
 
 
 def paint_organs(canvas: Canvas, organs: Sequence[Organ], boxes: Boxes, surfaces: Surfaces) -> None:
-    """Paints organs in order, each inside its box."""
+    """Paints organs in order, each inside its box.
+
+    Bowel wall, filling and gas have one shape; its distance is computed once.
+    """
+    kept: dict[int, Floats] = {}
     for organ, where in boxes.meeting(organs, canvas.block.axes):
-        _paint_organ(canvas, organ, surfaces, where)
+        key = id(organ.shape)
+        distance = kept.get(key)
+        if distance is None:
+            distance = _organ_distance(canvas, organ, surfaces, where)
+        if key in boxes.shared:
+            kept[key] = distance
+        _paint_organ(canvas, organ, surfaces, where, distance)
 
 
-def _paint_organ(canvas: Canvas, organ: Organ, surfaces: Surfaces, where: Slices) -> None:
+def _organ_distance(canvas: Canvas, organ: Organ, surfaces: Surfaces, where: Slices) -> Floats:
     distance = organ.shape.signed_distance(canvas.block.crop(where))
     if organ.rough_mm:
         distance = distance + np.float32(organ.rough_mm) * surfaces.rough[where]
     for limit, inside_mm in organ.limits.items():
         distance = np.maximum(distance, surfaces.limits[limit][where] + np.float32(inside_mm))
+    return distance
+
+
+def _paint_organ(
+    canvas: Canvas, organ: Organ, surfaces: Surfaces, where: Slices, distance: Floats
+) -> None:
+    if organ.inset_mm:
+        distance = distance + np.float32(organ.inset_mm)
+    if organ.level_y_mm < np.inf:
+        behind = canvas.block.points[1][where] - np.float32(organ.level_y_mm)
+        distance = np.maximum(distance, behind)
     value = np.float32(organ.texture_hu) * surfaces.grain[where]
     value += np.float32(organ.hu)
     if organ.rind_mm < np.inf:
@@ -106,7 +127,8 @@ def paint_kidney(canvas: Canvas, kidney: Kidney, surfaces: Surfaces) -> None:
     for organ in kidney.inner:
         where = canvas.find(organ.shape.bounds(), 2.0 * organ.rough_mm)
         if where is not None:
-            _paint_organ(canvas, organ, surfaces, where)
+            distance = _organ_distance(canvas, organ, surfaces, where)
+            _paint_organ(canvas, organ, surfaces, where, distance)
     for lesion in kidney.lesions:
         _paint_lesion(canvas, lesion, surfaces)
 

@@ -18,7 +18,7 @@ from kits_trt.phantom.painting import Canvas, paint_kidney, paint_organs, paint_
 from kits_trt.phantom.scanner import AIR_HU, OUTSIDE_HU, NoiseSource, outside_circle, paint_couch
 from kits_trt.phantom.space import Boxes, Space
 
-_SLAB_VOXELS = 1_600_000
+_SLAB_VOXELS = 800_000
 _MOST_PLANES = 3
 
 Triple = tuple[float, float, float]
@@ -103,6 +103,7 @@ class Scene:
     space: Space
     boxes: Boxes
     soft_mm: float
+    metal_mm: Floats | None
 
     @classmethod
     def of(cls, patient: Patient, grid: Grid) -> "Scene":
@@ -112,7 +113,15 @@ class Scene:
         soft_mm = float(np.hypot(max(pixel, 0.6 * plane), patient.scanner.blur_mm))
         space = Space.of(patient)
         boxes = Boxes.of(patient.organs, space, soft_mm)
-        return cls(patient=patient, grid=grid, space=space, boxes=boxes, soft_mm=soft_mm)
+        metal = patient.metal
+        return cls(
+            patient=patient,
+            grid=grid,
+            space=space,
+            boxes=boxes,
+            soft_mm=soft_mm,
+            metal_mm=space.locate(metal.place) if metal is not None else None,
+        )
 
     def scanned(self, axes: Axes) -> Floats:
         """CT numbers of a slab, averaged over the planes of each slice, without noise."""
@@ -131,8 +140,8 @@ class Scene:
     def add_rays(self, plane: Floats, z_mm: float) -> None:
         """Adds to a plane what metal throws over it."""
         metal = self.patient.metal
-        if metal is not None:
-            plane += metal_rays(metal, self.space.locate(metal.place), self.grid.axes(), z_mm)
+        if metal is not None and self.metal_mm is not None:
+            plane += metal_rays(metal, self.metal_mm, self.grid.axes(), z_mm)
 
     def _painted(self, axes: Axes) -> Floats:
         patient = self.patient

@@ -120,41 +120,6 @@ class Capsule:
         return shaped
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Above:
-    """The part of a shape in front of a level: gas rises in a patient who lies on the back."""
-
-    shape: Shape
-    level_y_mm: float
-
-    def bounds(self) -> Bounds:
-        """The shape's box, cut at the level."""
-        lower, upper = self.shape.bounds()
-        return lower, (upper[0], max(lower[1], min(upper[1], self.level_y_mm)), upper[2])
-
-    def signed_distance(self, block: Block) -> Floats:
-        """Intersection of the shape and the half-space."""
-        behind = block.points[1] - np.float32(self.level_y_mm)
-        distance: Floats = np.maximum(self.shape.signed_distance(block), behind)
-        return distance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Without:
-    """A shape with another one taken out."""
-
-    shape: Shape
-    hole: Shape
-
-    def bounds(self) -> Bounds:
-        """The first shape's box."""
-        return self.shape.bounds()
-
-    def signed_distance(self, block: Block) -> Floats:
-        """Intersection of the shape and the complement of the hole."""
-        return np.maximum(self.shape.signed_distance(block), -self.hole.signed_distance(block))
-
-
 def tube(points: NDArray[np.float64], radii_mm: NDArray[np.float64]) -> tuple[Capsule, ...]:
     """The capsules along a path of points (n, 3) with a radius at each."""
     ends = [(float(p[0]), float(p[1]), float(p[2])) for p in points]

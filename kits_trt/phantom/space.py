@@ -4,6 +4,7 @@ Every organ is drawn in an undeformed anatomy; a rotation and a smooth displacem
 of them alike. To paint an organ only where it can be, its box is carried back through both.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -111,10 +112,11 @@ class Space:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Boxes:
-    """Boxes of many organs, found together."""
+    """Boxes of many organs, found together, and which shapes (by id) several of them have."""
 
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    shared: frozenset[int]
 
     @classmethod
     def of(cls, organs: Sequence[Organ], space: Space, grown_mm: float) -> "Boxes":
@@ -122,7 +124,9 @@ class Boxes:
         bounds = np.array([organ.shape.bounds() for organ in organs]).reshape(-1, 2, 3)
         rough = grown_mm + 2.0 * np.array([organ.rough_mm for organ in organs])[:, None]
         lower, upper = space.boxes(bounds[:, 0] - rough, bounds[:, 1] + rough)
-        return cls(lower=lower, upper=upper)
+        uses = Counter(id(organ.shape) for organ in organs)
+        shared = frozenset(key for key, count in uses.items() if count > 1)
+        return cls(lower=lower, upper=upper, shared=shared)
 
     def meeting(self, organs: Sequence[Organ], axes: Axes) -> Iterator[tuple[Organ, Slices]]:
         """The organs that the grid meets, and where."""

@@ -2,7 +2,12 @@
 
 The paper interpolates everything to 3 x 0.78 x 0.78 mm, says 0.45 mm cubes as well, and cuts boxes
 of 256 voxels. Boxes of 256 voxels of 0.45 mm are 115 mm long and cannot hold a large tumour, so
-boxes and nets live on the 3 x 0.78 mm grid.
+boxes and nets live on the 3 x 0.78 mm grid. It says both that the tumour overlays the kidney and
+that probabilities are compared; the first is done. Boxes end at the middle of the scan, but not at
+the middle of its slices, which its formula says as well. Ours, since the paper is silent: how
+128-voxel windows tile a region (side by side for the box, half overlapping and weighted by a
+Gaussian for the rest), and that 'statistical normalization' clips what a stage looks at to mean
++- sigma std and maps that onto 0 to 1.
 """
 
 from kits_runtime.manifest.schema import (

@@ -1,12 +1,14 @@
 """``resunet-msvnet``: a 3D ResUNet finds the kidneys, a 2.5D V-Net the tumours in them.
 
-Kidneys: slices of 2 mm and 256 x 256, windows of 64 slices every 32 of which the centre is kept.
-Tumours: the scan times the kidney mask, slices of 1 mm and 512 x 512, HU inside the kidney brought
-to 45 slice by slice, slices without kidney left out, the largest component kept.
+Kidneys: slices of 2 mm and 256 x 256, windows of 64 slices every 32 of which the centre is kept;
+the first and last windows keep their ends too, which the paper's loop loses. Tumours: the scan
+times the kidney mask, slices of 1 mm and 512 x 512, HU inside the kidney brought to 45 slice by
+slice, slices without kidney left out, the largest component kept.
 
-Ours: the HU windows and the two largest kidney components, of which the paper says nothing. The
-small preset also looks for tumours in a box around each kidney on a coarser grid and keeps every
-tumour.
+Ours: the HU windows and the two largest kidney components, of which the paper says nothing, five
+slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
+'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
+kidney on a coarser grid, takes the five slices from the volume and keeps every tumour.
 """
 
 from kits_runtime.manifest.schema import (

@@ -2,7 +2,9 @@
 
 The paper's model 2: unified spacing, HU window, foreground crop, random patches in training. At
 test time it slides the same patch over the volume; the overlap is not said, so the library's
-default of a quarter is taken.
+default of a quarter is taken. Ours as well, since the paper is silent: linear interpolation,
+intensities onto 0 to 1, what counts as foreground (above the lower end of the HU window, as the
+library's default does after scaling), and that its box is sought before resampling, not after.
 """
 
 from kits_runtime.manifest.schema import (

@@ -45,6 +45,7 @@ _ZIP_ERRORS = (
     RuntimeError,
     ValueError,
 )
+_MOST_SAID = 100
 _UNSAFE = "Do not use this bundle unless you know who made it."
 
 Precision = Literal["fp32", "fp16"]
@@ -204,7 +205,7 @@ def _from_zip(bundle: Path, name: str, limit: int) -> bytes:
             entry = _only_entry(bundle, archive, name)
             _check_entry(bundle, entry, limit)
             with archive.open(entry) as stream:
-                return stream.read(limit)
+                return stream.read(entry.file_size)
     except _ZIP_ERRORS as error:
         raise BundleError(
             f"{bundle}: {name} cannot be unpacked ({_reason(error)}), expected a .kits file (a "
@@ -252,4 +253,6 @@ def _check_size(bundle: Path, name: str, size: int, limit: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    """What an error says, on one short line: zipfile quotes whatever it read."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return said if len(said) <= _MOST_SAID else said[: _MOST_SAID - 3] + "..."

@@ -73,16 +73,17 @@ def checkpoint_facts(path: Path) -> Facts:
             if not 0 < length <= _MAX_HEADER_BYTES:
                 raise _no_checkpoint(path, f"a header of {length} bytes")
             header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
-        raise _no_checkpoint(path, str(error)) from error
-    if not isinstance(header, dict):
-        raise _no_checkpoint(path, "a header that is no object")
-    metadata = header.pop("__metadata__", {})
-    return {
-        "checkpoint": str(path),
-        "metadata": metadata,
-        "tensors": {name: [t.get("dtype"), t.get("shape")] for name, t in sorted(header.items())},
-    }
+            size = os.fstat(stream.fileno()).st_size
+        metadata = header.pop("__metadata__", {})
+        tensors = {name: [row["dtype"], row["shape"]] for name, row in sorted(header.items())}
+        ends = [int(row["data_offsets"][1]) for row in header.values()]
+    except OSError as error:
+        raise _no_checkpoint(path, error.strerror or str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise _no_checkpoint(path, f"a header that is none ({error})") from error
+    if 8 + length + max(ends, default=0) != size:
+        raise _no_checkpoint(path, f"{size} bytes where its header tells of another number")
+    return {"checkpoint": str(path), "metadata": metadata, "tensors": tensors}
 
 
 def _no_checkpoint(path: Path, found: str) -> KitsError:

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from kits_export.half_storage import store_weights_as_half, widen_weights
 from kits_export.onnx_from_torch import onnx_from_net, weights_by_name
 from kits_export.torch_parity import require_torch_parity, score_difference
+from kits_runtime.engines.ort_cpu import import_onnxruntime
 from kits_runtime.errors import BundleError, ParityError
 from kits_trt.nets import NETS, SegmentationNet, build_net
 
@@ -136,6 +136,7 @@ def test_graphs_carry_nothing_of_the_machine_that_made_them(name: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_batches_of_other_sizes_give_each_patch_the_same_scores(size: int) -> None:
+    ort = import_onnxruntime()
     session = ort.InferenceSession(
         exported("msvnet").SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -1,13 +1,10 @@
 """The runtime, and the phantom of `make demo`, load where torch and its friends cannot be had."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 HEAVY = ("torch", "monai", "onnx", "onnxscript", "safetensors", "pandas")
 ENGINES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cupy")
@@ -67,9 +64,6 @@ def test_runtime_loads_without_any_engine(run_in: Run) -> None:
     assert load(run_in, "kits_runtime", everything=False, refused=refused) == ["kits_runtime"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("kits_trt.phantom") is None, reason="kits_trt.phantom is not here"
-)
 def test_every_phantom_module_loads_in_the_lean_environment(run_in: Run, root: Path) -> None:
     refused = (*HEAVY, *ENGINES, "matplotlib", "kits_export", "kits_bench")
     loaded = load(run_in, "kits_trt.phantom", everything=True, refused=refused)

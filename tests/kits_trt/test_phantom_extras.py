@@ -7,7 +7,8 @@ import pytest
 
 from kits_trt.phantom import draw_patient, render
 from kits_trt.phantom.fields import Axes
-from kits_trt.phantom.model import Breath, Metal
+from kits_trt.phantom.model import Breath, Metal, Organ
+from kits_trt.phantom.shapes import Ellipsoid
 from kits_trt.phantom.space import Space
 
 GRID = {"shape": (60, 72, 80), "spacing_mm": (5.0, 5.0, 5.0)}
@@ -97,3 +98,23 @@ def test_many_patients_show_every_variant_and_most_have_a_tumour() -> None:
         "nephrographic",
         "excretory",
     }
+
+
+def test_gas_lies_in_front_of_its_level_inside_the_wall() -> None:
+    patient = draw_patient(3, 5)
+    ball = Ellipsoid(centre=(0.0, -40.0, 0.0), semi_mm=(30.0, 30.0, 30.0))
+    parts = (
+        Organ(shape=ball, hu=80.0, texture_hu=0.0),
+        Organ(shape=ball, hu=20.0, texture_hu=0.0, inset_mm=8.0),
+        Organ(shape=ball, hu=-900.0, texture_hu=0.0, inset_mm=8.0, level_y_mm=-45.0),
+    )
+    alone = replace(patient, organs=parts, kidneys=(), metal=None, breath=None)
+    z, y, x = Space.of(alone).locate((0.0, -40.0, 0.0)).tolist()
+    hu, labels = render(alone, shape=(1, 61, 3), spacing_mm=(1.0, 1.0, 1.0), centre_mm=(z, y, x))
+    line = hu[0, :, 1]
+    # Along y from 30 mm before the middle: wall, gas to -5 mm, filling, wall.
+    means = [float(line[part].mean()) for part in (slice(3, 6), slice(10, 23), slice(28, 50))]
+    assert means[0] == pytest.approx(80, abs=45)
+    assert means[1] == pytest.approx(-900, abs=60)
+    assert means[2] == pytest.approx(20, abs=45)
+    assert not labels.any()

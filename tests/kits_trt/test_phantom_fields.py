@@ -7,13 +7,11 @@ from scipy.interpolate import BSpline
 from kits_trt.phantom.fields import Axes, draw_field
 from kits_trt.phantom.sampled import Grown, Sampled, distance_from_mask
 from kits_trt.phantom.shapes import (
-    Above,
     Block,
     Capsule,
     Drum,
     Ellipsoid,
     Shape,
-    Without,
     rotation,
     tube,
 )
@@ -102,14 +100,6 @@ def test_drum_has_flat_ends_and_an_elliptic_mantle() -> None:
     assert at(drum, 15, 3, 3) == pytest.approx(3.0, abs=1e-3)
     assert at(drum, 0, 16, 0) == pytest.approx(0.0, abs=1e-3)
     assert at(drum, 0, 0, 23) == pytest.approx(0.0, abs=1e-3)
-
-
-def test_gas_lies_in_front_of_its_level_and_a_hole_is_outside() -> None:
-    ball = Ellipsoid(centre=(0, 0, 0), semi_mm=(10, 10, 10))
-    gas = Above(shape=ball, level_y_mm=-2)
-    assert at(gas, 0, -5, 0) < 0 < at(gas, 0, 1, 0)
-    shell = Without(shape=ball, hole=Ellipsoid(centre=(0, 0, 0), semi_mm=(5, 5, 5)))
-    assert at(shell, 0, 0, 7) < 0 < at(shell, 0, 0, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Phantom patients: same anatomy on any grid, plausible sizes and CT numbers."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -217,3 +218,9 @@ def test_phantom_runs_without_torch() -> None:
         "import kits_trt.phantom.cli"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_patient_survives_the_way_to_another_process() -> None:
+    patient = draw_patient(5, 3)
+    there = pickle.loads(pickle.dumps(patient))
+    np.testing.assert_array_equal(render(there, **COARSE)[0], render(patient, **COARSE)[0])

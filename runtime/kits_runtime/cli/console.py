@@ -1,6 +1,7 @@
 """What the commands share: how errors end a process, and how progress is shown."""
 
 import logging
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -67,9 +68,10 @@ class ProgressLine:
         self._width = 0
 
     def show(self, text: str) -> None:
-        """Replaces the line."""
+        """Replaces the line; a text that is too long for the terminal is cut off."""
         if not self._enabled:
             return
+        text = text[: max(1, shutil.get_terminal_size().columns - 1)]
         self._stream.write("\r" + text.ljust(self._width))
         self._stream.flush()
         self._width = len(text)

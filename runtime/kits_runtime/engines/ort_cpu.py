@@ -157,7 +157,7 @@ def session_options(library: Any, threads: int) -> Any:  # noqa: ANN401
     All optimisations are on: among them constants are folded, so weights that are stored in half
     precision and cast are widened once, at loading (a test looks for casts that are left). Threads
     do not spin while they wait: in a process with several nets that keeps the waiting ones from
-    slowing the one that works (a quarter of the time on two cores), for 1-2 % on one net alone.
+    slowing the one that works (by about a fifth on two cores), for 1-2 % on one net alone.
     """
     options = library.SessionOptions()
     options.intra_op_num_threads = threads

@@ -176,7 +176,7 @@ def test_scores_that_are_not_finite_are_an_error_naming_the_net(open_fp32: Open)
             engine.run(patches)
 
 
-def test_large_finite_scores_pass_although_their_sum_overflows(open_fp32: Open) -> None:
+def test_scores_near_the_largest_float_are_finite(open_fp32: Open) -> None:
     patches = np.full((1, 1, 2, 2), 3e38, np.float32)
     with open_fp32(nets.identity_net(1, size=(2, 2)), spec((2, 2))) as engine:
         np.testing.assert_array_equal(engine.run(patches), patches)

@@ -13,7 +13,7 @@ from manifest_examples import VOCABULARY, full_manifest, full_plain
 
 from kits_runtime.errors import ManifestError
 from kits_runtime.manifest import manifest_from_json, manifest_to_json
-from kits_runtime.manifest.codec import from_plain, to_plain
+from kits_runtime.manifest.codec import from_plain, shown, to_plain
 from kits_runtime.manifest.schema import Card, Manifest, Patches, Provenance, Stage, Tight
 
 Path = tuple[str | int, ...]
@@ -426,6 +426,31 @@ def test_a_strange_key_is_quoted_on_one_short_line(key: str) -> None:
     plain = full_plain()
     plain["stages"][0][key] = 1
     assert refusal(plain).startswith("stages[0].'")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "None"),
+        (0.1, "0.1"),
+        ([1, None], "[1, None]"),
+        ({"a": [{"b": [[]]}]}, "{'a': [{'b': [...]}]}"),
+        (list(range(9)), "[0, 1, 2, 3, 4, 5, ...]"),
+        ("a\nb", r"'a\nb'"),
+        ("a" * 61, "'" + "a" * 27 + "..." + "a" * 28 + "'"),
+        (["a" * 40, "b" * 40], "['" + "a" * 40 + "', '" + "b" * 11 + "..."),
+        ([10**10_000], "list with too many digits to show"),
+    ],
+)
+def test_a_value_is_shown_in_one_short_line(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@unhurried
+@given(value=json_values | st.text() | st.integers().map(lambda n: n**99))
+def test_no_value_is_shown_in_more_than_60_characters(value: object) -> None:
+    assert len(shown(value)) <= 60
+    assert shown(value).isprintable()
 
 
 def test_a_text_that_no_file_can_hold_is_refused() -> None:

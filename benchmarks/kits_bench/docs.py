@@ -1,0 +1,66 @@
+"""Writes docs/benchmarks.md from the committed records: no number in it is typed by hand.
+
+``python -m kits_bench.docs`` writes it; a test fails when it differs from the records.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kits_bench.records import stages_table
+from kits_runtime.files import replacing
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+_INTRODUCTION = """# Benchmarks
+
+Written by `make docs-tables` from the records under `benchmarks/results/`; `make bench` makes such
+a record. Ways are run in turns in one process, the first round is not counted, medians are shown.
+"Same result" is 1 less the share of voxels that differ, of the union of foregrounds for labels; for
+resampled intensities it is 1 less the mean difference, and MONAI's grid lies a part of a voxel
+beside ours.
+
+No record of a GPU is here: unrun.
+"""
+
+
+def page_from_records(records: Sequence[tuple[str, Mapping[str, object]]]) -> str:
+    """The page's text for records by machine."""
+    parts = [_INTRODUCTION]
+    for machine, record in records:
+        parts.append(f"## {machine}: stages around the nets\n\n{_setting(record)}\n")
+        parts.append(stages_table(record))
+    return "\n".join(parts)
+
+
+def committed_records() -> list[tuple[str, Mapping[str, object]]]:
+    """The stages records that are committed, by the name of their machine."""
+    paths = sorted(RESULTS.glob("*/stages.json"))
+    return [(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def _setting(record: Mapping[str, object]) -> str:
+    machine, scan = record["machine"], record["scan"]
+    assert isinstance(machine, Mapping)
+    assert isinstance(scan, Mapping)
+    packages = machine["versions"]
+    told = ("nibabel", "scipy", "torch", "monai")
+    versions = ", ".join(f"{name} {packages[name]}" for name in told)
+    size = " x ".join(str(n) for n in scan["size"])
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; a phantom "
+        f"of {size} voxels, int16 .nii.gz; {record['repeats']} repeats; load before "
+        f"{machine['load_before']}; {versions}; commit {machine['commit']}."
+    )
+
+
+def main() -> None:
+    """Writes the page."""
+    with replacing(PAGE) as stream:
+        stream.write(page_from_records(committed_records()).encode())
+
+
+if __name__ == "__main__":
+    main()
