@@ -111,6 +111,7 @@ def throughput(segmenter: Segmenter, source: Path) -> Facts:
 
 def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
     """The peak of resident memory, MB, after each case of a folder in a process of its own."""
+    find_cases(source)  # says what is wrong in this process, not in the child
     with tempfile.TemporaryDirectory() as out:
         told = _child(_MEMORY, str(source), out, bundle, backend)
     peaks = [round(float(line)) for line in told.split()]
