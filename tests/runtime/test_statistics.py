@@ -85,7 +85,9 @@ def test_one_voxel_at_any_face_touches_the_border(axis: int, end: int) -> None:
     labels[tuple(where)] = 1
     scan = volume(np.zeros(labels.shape, np.int16), SPACING_MM)
     assert class_statistics(scan, labels, 1).touches_border
-    assert not class_statistics(scan, np.roll(labels, 1 if end == 0 else -1, axis), 1).touches_border
+    assert not class_statistics(
+        scan, np.roll(labels, 1 if end == 0 else -1, axis), 1
+    ).touches_border
 
 
 def test_the_mean_is_that_of_the_labelled_voxels_alone() -> None:
