@@ -6,7 +6,7 @@ HU, so that thresholds of 50 and 150 HU tell them apart.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -76,9 +76,7 @@ def ipl_affine() -> npt.NDArray[np.float64]:
     return np.array([[0, 0, -x_mm, 11], [0, -y_mm, 0, 22], [-z_mm, 0, 0, 33], [0, 0, 0, 1.0]])
 
 
-def write_scan(
-    path: Path, made: Phantom | None = None, *, axcodes: str | None = None, **header: Any
-) -> Path:
+def write_scan(path: Path, made: Phantom | None = None, *, axcodes: str | None = None) -> Path:
     """Writes a phantom as NIfTI, arranged along nibabel's axis codes where they are given."""
     made = made or phantom()
     image = nib.Nifti1Image(made.data, made.affine)
@@ -86,8 +84,6 @@ def write_scan(
         own = nib.orientations.io_orientation(made.affine)
         wanted = nib.orientations.axcodes2ornt(axcodes)
         image = image.as_reoriented(nib.orientations.ornt_transform(own, wanted))
-    for name, value in header.items():
-        image.header[name] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
     return path

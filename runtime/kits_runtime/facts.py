@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kits_runtime.bundle import open_bundle
-from kits_runtime.engines import BACKENDS, double_installs
-from kits_runtime.errors import BundleError, KitsError
+from kits_runtime.engines import BACKENDS, choose_backend, double_installs
+from kits_runtime.errors import BackendUnavailableError, BundleError, KitsError
 from kits_runtime.manifest.codec import to_plain
 from kits_runtime.record import versions
 
@@ -18,15 +18,23 @@ _MAX_HEADER_BYTES = 64 << 20
 
 
 def environment_facts() -> Facts:
-    """Versions, processors, and each backend with why it cannot run here (None: it can)."""
+    """Versions, processors, each backend with why it cannot run here, and the one of 'auto'."""
     return {
         "versions": versions("nibabel", "isal", "onnxruntime", "openvino"),
         "machine": platform.machine(),
         "system": platform.platform(),
         "processors": len(os.sched_getaffinity(0)),
         "backends": {row.name: {"extra": row.extra, "why_not": row.why_not()} for row in BACKENDS},
+        "chosen": _chosen(),
         "double_installs": list(double_installs()),
     }
+
+
+def _chosen() -> str | None:
+    try:
+        return choose_backend().backend
+    except BackendUnavailableError:
+        return None
 
 
 def facts_of(path: Path) -> Facts:
