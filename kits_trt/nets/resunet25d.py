@@ -5,11 +5,12 @@ blocks two to four have stride 2; on the way up a transposed convolution of stri
 concatenation stand before every block; weights from a truncated normal of 0.1.
 
 Ours, since the text leaves it to a figure: the widths, 32 channels at the top and twice as many at
-each level. With 64, what training on 32 stacks of 256 x 256 must keep (at the top 12 maps of 537 MB
-each, half as much at each level) is more than the paper's card of 11 GB holds. Ours as well: the first
-block begins with its convolution, as activating the scan itself would blank everything below its
-mean; normalisation and activation stand before the head, as in the work on pre-activation that the
-paper cites; transposed kernels of 2.
+each level. With 64, what training on 32 stacks of 256 x 256 must keep (some 12 maps of 537 MB at
+the top, half as much at each level) is more than the paper's card of 11 GB holds. Ours as well: the
+coarsest of the four levels has no decoding block of its own; the first block begins with its
+convolution, as activating the scan itself would blank everything below its mean; normalisation and
+activation stand before the head, as in the work on pre-activation that the paper cites; transposed
+kernels of 2.
 """
 
 import itertools
