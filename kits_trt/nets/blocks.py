@@ -1,7 +1,8 @@
 """Building blocks that several networks share, in two and in three dimensions.
 
 Every convolution that is followed by a batch normalisation has no bias of its own: the
-normalisation's shift does its work, and export folds both into one convolution.
+normalisation's shift does its work, and export folds both into one convolution. In a kind that is
+not normalised the same layers have a bias instead.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ class BlockKind:
     ndim: Literal[2, 3]
     kernel: int
     activation: Activation
+    normalised: bool = True
 
     def __post_init__(self) -> None:
         """Refuse kernels that have no centre."""
@@ -51,7 +53,7 @@ class SegmentationNet(nn.Module):
 
     def logits(self, patches: Tensor) -> tuple[Tensor, ...]:
         """Return (batch, class, ...) logits of every head on the patch's grid, final head last."""
-        raise NotImplementedError
+        return (self.final_logits(patches),)
 
     def final_logits(self, patches: Tensor) -> Tensor:
         """Return the logits of the final head alone, without computing the other heads."""
@@ -67,15 +69,43 @@ def activation(kind: BlockKind, channels: int) -> nn.Module:
     return _ACTIVATIONS[kind.activation](channels)
 
 
+def normalisation(kind: BlockKind, channels: int) -> nn.Module:
+    """Return the batch normalisation of this kind, whether or not the kind is normalised."""
+    return _NORMALISATIONS[kind.ndim](channels)
+
+
+def convolution(
+    kind: BlockKind, channels: tuple[int, int], *, kernel: int, stride: int = 1, dilation: int = 1
+) -> nn.Module:
+    """Return a bare convolution without bias that keeps the size, or divides it by the stride."""
+    return _CONVOLUTIONS[kind.ndim](
+        *channels,
+        kernel,
+        stride=stride,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
+        bias=False,
+    )
+
+
+def raising(kind: BlockKind, channels: tuple[int, int]) -> nn.Module:
+    """Return a bare transposed convolution without bias: kernel 2, stride 2 on every axis."""
+    return _TRANSPOSED[kind.ndim](*channels, 2, stride=2, bias=False)
+
+
 def conv_norm(
     kind: BlockKind, channels: tuple[int, int], *, kernel: int | None = None, dilation: int = 1
 ) -> nn.Sequential:
     """Return a convolution from ``channels[0]`` to ``channels[1]`` that keeps the size, and BN."""
     size = kind.kernel if kernel is None else kernel
-    convolution = _CONVOLUTIONS[kind.ndim](
-        *channels, size, padding=dilation * (size // 2), dilation=dilation, bias=False
+    layer = _CONVOLUTIONS[kind.ndim](
+        *channels,
+        size,
+        padding=dilation * (size // 2),
+        dilation=dilation,
+        bias=not kind.normalised,
     )
-    return nn.Sequential(convolution, _NORMALISATIONS[kind.ndim](channels[1]))
+    return _normed(kind, layer, channels[1])
 
 
 def conv_norm_act(
@@ -88,20 +118,19 @@ def conv_norm_act(
 
 def halve(kind: BlockKind, channels: tuple[int, int]) -> nn.Sequential:
     """Return a learned down-sampling: kernel 2, stride 2 on every axis, BN, activation."""
-    return nn.Sequential(
-        _CONVOLUTIONS[kind.ndim](*channels, 2, stride=2, bias=False),
-        _NORMALISATIONS[kind.ndim](channels[1]),
-        activation(kind, channels[1]),
-    )
+    layer = _CONVOLUTIONS[kind.ndim](*channels, 2, stride=2, bias=not kind.normalised)
+    return _normed(kind, layer, channels[1]).append(activation(kind, channels[1]))
 
 
 def double(kind: BlockKind, channels: tuple[int, int]) -> nn.Sequential:
     """Return a learned up-sampling: transposed kernel 2, stride 2 on every axis, BN, activation."""
-    return nn.Sequential(
-        _TRANSPOSED[kind.ndim](*channels, 2, stride=2, bias=False),
-        _NORMALISATIONS[kind.ndim](channels[1]),
-        activation(kind, channels[1]),
-    )
+    layer = _TRANSPOSED[kind.ndim](*channels, 2, stride=2, bias=not kind.normalised)
+    return _normed(kind, layer, channels[1]).append(activation(kind, channels[1]))
+
+
+def _normed(kind: BlockKind, layer: nn.Module, channels: int) -> nn.Sequential:
+    layers = nn.Sequential(layer)
+    return layers.append(normalisation(kind, channels)) if kind.normalised else layers
 
 
 def map_head(kind: BlockKind, channels: int, classes: int) -> nn.Module:

@@ -142,7 +142,3 @@ class MsVNet(SegmentationNet):
             risen = up(features)
             features = decoder(torch.cat((risen, gate(skip, risen)), dim=1), risen)
         return self.head(features)  # type: ignore[no-any-return]
-
-    def logits(self, patches: Tensor) -> tuple[Tensor, ...]:
-        """Return the one head's logits."""
-        return (self.final_logits(patches),)

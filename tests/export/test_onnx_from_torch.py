@@ -1,4 +1,4 @@
-"""Exported graphs: clean, of opset 17, and equal to torch on the small preset of both nets."""
+"""Exported graphs: clean, of opset 17, and equal to torch on the small preset of every net."""
 
 import functools
 import re
@@ -17,7 +17,13 @@ from kits_runtime.engines.ort_cpu import import_onnxruntime
 from kits_runtime.errors import BundleError, ParityError
 from kits_trt.nets import NETS, SegmentationNet, build_net
 
-NAMES = sorted(NETS)
+# One name for each configuration: nets that share one differ in their weights alone.
+NAMES = sorted({presets["small"]: name for name, presets in NETS.items()}.values())
+CLASSES = {"unet": 3, "res-unet-2": 3, "res-net": 3, "kidney-unet": 1, "tumour-unet": 1}
+# Where a sum, a concatenation or the scan itself is normalised there is no convolution to fold it
+# into: before each block and the head of the pre-activated nets. The first block of the Res-UNet
+# begins with its convolution.
+UNFOLDED = {"res-unet-2": 3 + 3 + 1, "res-net": 6 + 1}
 
 
 @functools.cache
@@ -105,17 +111,28 @@ def test_graphs_are_of_opset_17_with_one_symbolic_axis_and_named_ends(name: str)
         end.name: [axis.dim_param or axis.dim_value for axis in end.type.tensor_type.shape.dim]
         for end in (*model.graph.input, *model.graph.output)
     }
-    assert found == {"patches": ["batch", *shape], "scores": ["batch", 2, *shape[1:]]}
+    assert found == {
+        "patches": ["batch", *shape],
+        "scores": ["batch", CLASSES.get(name, 2), *shape[1:]],
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_graphs_use_only_operators_that_every_engine_has(name: str) -> None:
     model = exported(name)
     allowed = {"Conv", "ConvTranspose", "Relu", "PRelu", "Add", "Mul", "Concat", "Sigmoid"}
-    allowed |= {"Softmax", "AveragePool", "GlobalAveragePool", "Slice"}
-    assert {node.op_type for node in model.graph.node} <= allowed
+    allowed |= {"Softmax", "AveragePool", "GlobalAveragePool", "MaxPool", "Slice"}
+    allowed |= {"BatchNormalization"} if name in UNFOLDED else set()
+    used = [node.op_type for node in model.graph.node]
+    assert set(used) <= allowed
+    assert used.count("BatchNormalization") == UNFOLDED.get(name, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNFOLDED])
+def test_every_normalisation_that_follows_a_convolution_is_its_bias(name: str) -> None:
+    model = exported(name)
     convolutions = [node for node in model.graph.node if node.op_type.startswith("Conv")]
-    assert all(len(node.input) == 3 for node in convolutions)  # every normalisation is a bias now
+    assert all(len(node.input) == 3 for node in convolutions)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,6 +198,17 @@ def test_a_changed_weight_breaks_parity_with_the_difference_named() -> None:
         net.convolution.weight[0] += 1.0
     with pytest.raises(ParityError, match=r"output scores: found a difference of 0\.\d+"):
         require_torch_parity(net, model, patch_shape=(1, 8, 8))
+
+
+def test_the_class_of_a_lone_channel_is_whether_it_reaches_one_half() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sigmoid())
+    nn.init.ones_(net[0].weight)
+    nn.init.constant_(net[0].bias, -0.25)
+    model = onnx_from_net(net, input_shape=(1, 32, 32))
+    nn.init.constant_(net[0].bias, -0.5)
+    # Patches are uniform in [0, 1]: one half is reached from 0.25 on, or from 0.5 on.
+    difference = score_difference(net, model, patch_shape=(1, 32, 32))
+    assert difference.other_class == pytest.approx(0.25, abs=0.05)
 
 
 def test_scores_that_are_not_numbers_break_parity() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kits_trt.nets import NETS, SegmentationNet, build_net
+from kits_trt.nets import NETS, SYSTEM_NETS, SegmentationNet, build_net
 from kits_trt.nets.cost import net_cost
 from kits_trt.nets.msvnet import MsVNetConfig
 from kits_trt.nets.resunet3d import ResUNet3dConfig
@@ -150,7 +150,7 @@ def test_costs_of_a_single_convolution_are_counted_by_hand() -> None:
 def test_paper_presets_cost_455_and_78_gflop_and_small_ones_fit_10_mb_in_half() -> None:
     cost = {
         (name, preset): net_cost(config.build(), config.patch_shape)
-        for name, presets in NETS.items()
+        for name, presets in SYSTEM_NETS["resunet-msvnet"].items()
         for preset, config in presets.items()
     }
     assert cost["resunet3d", "paper"].gflop == pytest.approx(455, abs=1)
@@ -161,8 +161,8 @@ def test_paper_presets_cost_455_and_78_gflop_and_small_ones_fit_10_mb_in_half() 
 
 
 def test_unknown_names_are_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"net is 'unet'.*'msvnet', 'resunet3d'"):
-        build_net("unet", "small")
+    with pytest.raises(ValueError, match=r"net is 'u-net'.*'msvnet', 'res-net'"):
+        build_net("u-net", "small")
     with pytest.raises(ValueError, match=r"preset of msvnet is 'huge'.*'paper', 'small'"):
         build_net("msvnet", "huge")
 
