@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,15 +97,16 @@ def job_for(case: Case, folder: Path, *, with_picture: bool) -> Job:
 
 
 def read_case(job: Job) -> ReadCase:
-    """Reads a job's scan.
+    """Reads a job's scan; its hash is taken beside that, by another processor.
 
     Raises:
         ScanError: the scan cannot be read.
     """
     start = time.perf_counter()
-    scan = read_scan(job.case.scan)
-    sha256 = file_sha256(job.case.scan)
-    return ReadCase(job=job, scan=scan, sha256=sha256, read_ms=_since(start))
+    with ThreadPoolExecutor(1) as beside:
+        sha256 = beside.submit(file_sha256, job.case.scan)
+        scan = read_scan(job.case.scan)
+    return ReadCase(job=job, scan=scan, sha256=sha256.result(), read_ms=_since(start))
 
 
 def segment_case(

@@ -95,12 +95,13 @@ def longest_distance_mm(mask: Mask, spacing_mm: tuple[float, float, float]) -> f
     The voxels that lie outermost in a thousand directions, spread evenly over the half sphere, are
     compared pair by pair; for a body of any size the result falls short by less than 0.2 %.
     """
-    rows = np.ascontiguousarray((_ends_of_rows(mask) * np.asarray(spacing_mm)).T)
+    ends = _ends_of_rows(mask) * np.asarray(spacing_mm)
+    rows = np.ascontiguousarray(ends.T, np.float32)
     found = []
     for directions in np.split(_directions(), _DIRECTIONS // _DIRECTIONS_AT_ONCE):
         along = directions @ rows
         found += [along.argmax(axis=1), along.argmin(axis=1)]
-    outer = rows.T[np.unique(np.concatenate(found))]
+    outer = ends[np.unique(np.concatenate(found))]
     squares = (outer**2).sum(axis=1)
     apart = squares[:, None] + squares[None] - 2 * outer @ outer.T
     return float(np.sqrt(max(0.0, apart.max())))
@@ -116,13 +117,14 @@ def _ends_of_rows(mask: Mask) -> NDArray[np.float64]:
     return np.concatenate(ends).astype(np.float64)
 
 
-def _directions() -> NDArray[np.float64]:
+def _directions() -> NDArray[np.float32]:
     """Directions on a half sphere, spread by the golden angle."""
     index = np.arange(_DIRECTIONS) + 0.5
     height = index / _DIRECTIONS
     radius = np.sqrt(1 - height**2)
     angle = np.pi * (1 + 5**0.5) * index
-    return np.stack([height, radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+    spread = [height, radius * np.sin(angle), radius * np.cos(angle)]
+    return np.stack(spread, axis=1).astype(np.float32)
 
 
 def _largest_object(mask: Mask) -> tuple[Mask, int]:

@@ -4,9 +4,11 @@ import argparse
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -30,6 +32,7 @@ from kits_runtime.segmenter import Segmenter
 logger = logging.getLogger(__name__)
 
 _SUMMARY = "summary.csv"
+_WIND_DOWN_S = 10.0
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -210,15 +213,18 @@ def _lock(handle: int, folder: Path) -> None:
 def _interrupted_once() -> Iterator[None]:
     """Lets a polite request to end (SIGTERM) do what Ctrl-C does.
 
-    What comes after the first is ignored: the case being written is finished and nothing temporary
+    More of them are ignored for a while: the case being written is finished and nothing temporary
     stays behind, which takes a moment.
     """
+    heard_at = -math.inf
     kinds = [kind for kind in _ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        for kind in kinds:
-            signal.signal(kind, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        nonlocal heard_at
+        now = time.monotonic()
+        if now - heard_at >= _WIND_DOWN_S:
+            heard_at = now
+            raise KeyboardInterrupt
 
     previous = {kind: signal.signal(kind, interrupt) for kind in kinds}
     try:
