@@ -16,6 +16,7 @@ from kits_export.torch_parity import require_torch_parity, score_difference
 from kits_runtime.engines.ort_cpu import import_onnxruntime
 from kits_runtime.errors import BundleError, ParityError
 from kits_trt.nets import NETS, SegmentationNet, build_net
+from kits_trt.nets.initialise import convolutions
 
 # One name for each configuration: nets that share one differ in their weights alone.
 NAMES = sorted({presets["small"]: name for name, presets in NETS.items()}.values())
@@ -41,6 +42,9 @@ def lively_net(name: str) -> SegmentationNet:
                 module.bias.normal_(0.0, 0.3, generator=generator)
             if isinstance(module, nn.PReLU):
                 module.weight.uniform_(0.05, 0.4, generator=generator)
+        for module in convolutions(net):
+            if module.bias is not None:
+                module.bias.normal_(0.0, 0.1, generator=generator)
     return net.eval()
 
 
@@ -90,11 +94,13 @@ def test_onnx_runtime_repeats_torchs_scores_to_1e_4(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_storage_halves_the_file_and_moves_scores_by_less_than_a_hundredth(name: str) -> None:
+def test_half_storage_halves_the_file_and_moves_scores_by_less_than_two_hundredths(
+    name: str,
+) -> None:
     shape = NETS[name]["small"].patch_shape
     stored = store_weights_as_half(exported(name))
     difference = score_difference(lively_net(name), stored, patch_shape=shape, batch=1)
-    assert 1e-6 < difference.largest < 1e-2
+    assert 1e-6 < difference.largest < 2e-2
     assert difference.other_class < 2e-3
     weights = sum(array.nbytes for array in weights_by_name(stored).values())
     assert stored.ByteSize() <= 1.05 * weights + 64 * 1024

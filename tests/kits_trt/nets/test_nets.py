@@ -8,12 +8,25 @@ from torch import Tensor, nn
 from kits_trt.nets import NETS, SYSTEM_NETS, SegmentationNet, build_net
 from kits_trt.nets.cost import net_cost
 from kits_trt.nets.msvnet import MsVNetConfig
+from kits_trt.nets.resnet25d import ResNet25dConfig
 from kits_trt.nets.resunet3d import ResUNet3dConfig
+from kits_trt.nets.resunet25d import ResUNet25dConfig
+from kits_trt.nets.unet2d import UNet2dConfig
+from kits_trt.nets.unet3d import UNet3dConfig
+from kits_trt.nets.vnet import VNetConfig
 
 TINY = {
     "resunet3d": ResUNet3dConfig(base=2, window=(16, 32, 16)),
     "msvnet": MsVNetConfig(base=4, crop=(32, 16)),
+    "vnet": VNetConfig(base=2, window=(16, 32, 16), normalised=False),
+    "vnet-normalised": VNetConfig(base=2, window=(16, 32, 16), normalised=True),
+    "unet3d": UNet3dConfig(window=(8, 16, 8), channels=(4, 8, 16)),
+    "resunet25d": ResUNet25dConfig(base=4, crop=(32, 16)),
+    "resnet25d": ResNet25dConfig(width=8, crop=(32, 16)),
+    "unet2d": UNet2dConfig(base=4, crop=(32, 16)),
 }
+CLASSES = {"unet3d": 3, "resunet25d": 3, "resnet25d": 3, "unet2d": 1}
+SOFTMAX = [name for name in TINY if name != "unet2d"]
 # (taps, channels in, channels out, sixteenths of the edge) of every convolution at base 1.
 RESUNET_LAYERS = [
     *[(27, 1, 1, 16), (27, 2, 2, 8), (27, 4, 4, 4), (27, 8, 8, 2), (27, 16, 16, 1)] * 2,
@@ -30,18 +43,18 @@ def tiny_net(name: str) -> tuple[SegmentationNet, Tensor]:
     return config.build(), torch.randn(2, *config.patch_shape)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_scores_of_two_classes_sum_to_one_at_every_place(name: str) -> None:
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_scores_of_all_classes_sum_to_one_at_every_place(name: str) -> None:
     net, patches = tiny_net(name)
     scores = net.eval()(patches).detach()
-    assert scores.shape[:2] == (2, 2)
+    assert scores.shape[:2] == (2, CLASSES.get(name, 2))
     assert scores.shape[-2:] == patches.shape[-2:]
     torch.testing.assert_close(scores.sum(dim=1), torch.ones_like(scores[:, 0]))
     assert float(scores.min()) >= 0.0
     assert float(scores.std()) > 0.0
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", SOFTMAX)
 def test_scores_are_the_softmax_of_the_last_heads_logits(name: str) -> None:
     net, patches = tiny_net(name)
     net.eval()
@@ -63,6 +76,24 @@ def test_gradients_reach_every_parameter(name: str) -> None:
         if weights.grad is None or not bool(weights.grad.abs().sum() > 0)
     ]
     assert dead == []
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_same_seed_draws_the_same_net_and_another_seed_another(name: str) -> None:
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([weights.flatten() for weights in TINY[name].build().parameters()])
+
+    assert torch.equal(drawn(5), drawn(5))
+    assert not torch.equal(drawn(5), drawn(6))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_patch_of_a_batch_is_scored_by_itself(name: str) -> None:
+    net, patches = tiny_net(name)
+    net.eval()
+    together = net(patches).detach()
+    torch.testing.assert_close(net(patches[1:]).detach(), together[1:], atol=1e-4, rtol=0)
 
 
 def linear_upsampling(coarse: np.ndarray, factor: int) -> np.ndarray:
@@ -172,5 +203,24 @@ def test_sizes_that_four_halvings_do_not_divide_are_refused() -> None:
         ResUNet3dConfig(base=8, window=(64, 100, 96))
     with pytest.raises(ValueError, match=r"crop is \(90, 96\), every axis must be"):
         MsVNetConfig(base=8, crop=(90, 96))
+    with pytest.raises(ValueError, match=r"window is \(64, 64, 72\), .* a multiple of 16"):
+        VNetConfig(base=4, window=(64, 64, 72), normalised=True)
+    with pytest.raises(ValueError, match=r"window is \(32, 64, 72\), .* a multiple of 16"):
+        UNet3dConfig(window=(32, 64, 72))
+    with pytest.raises(ValueError, match=r"crop is \(90, 96\), every axis must be a multiple of 8"):
+        ResUNet25dConfig(base=8, crop=(90, 96))
+    with pytest.raises(ValueError, match=r"crop is \(96, 72\), .* a multiple of 16"):
+        UNet2dConfig(base=8, crop=(96, 72))
+
+
+def test_settings_that_make_no_net_are_refused() -> None:
     with pytest.raises(ValueError, match="slices is 4, must be odd"):
         MsVNetConfig(base=8, crop=(96, 96), slices=4)
+    with pytest.raises(ValueError, match="slices is 2, must be odd"):
+        ResUNet25dConfig(base=8, crop=(96, 96), slices=2)
+    with pytest.raises(ValueError, match="slices is 6, must be odd"):
+        ResNet25dConfig(width=8, crop=(96, 96), slices=6)
+    with pytest.raises(ValueError, match=r"dropout is 1\.0, must be in \[0, 1\)"):
+        ResNet25dConfig(width=8, crop=(96, 96), dropout=1.0)
+    with pytest.raises(ValueError, match=r"channels are \(16,\), must be of two levels"):
+        UNet3dConfig(window=(32, 64, 64), channels=(16,))

@@ -1,4 +1,4 @@
-"""The nets of all systems beside what the manifests say of them, and the committed page."""
+"""The nets of all systems beside what the systems' manifests say of them; the committed page."""
 
 import runpy
 from pathlib import Path
