@@ -1,5 +1,6 @@
 """The scores of one case."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class CaseScores:
     @property
     def mean(self) -> float:
         """The mean of the scores, by which cases are ordered from worst to best."""
-        return sum(self.scores.values()) / len(self.scores)
+        return math.fsum(self.scores.values()) / len(self.scores)
 
 
 def score_case(
