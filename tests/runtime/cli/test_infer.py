@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from importlib import metadata
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 from bundles import phantom, write_one_stage, write_scan
 
-from kits_runtime.cli import infer
 from kits_runtime.cli.console import ProgressLine
 from kits_runtime.cli.report import Reporter
 from kits_runtime.engines import choose
@@ -344,6 +344,6 @@ def test_no_progress_line_goes_into_a_file(kits_infer: Any, folder: Path, tmp_pa
 
 
 def test_signals_are_as_they_were_afterwards(kits_infer: Any, scan: Path, tmp_path: Path) -> None:
-    before = [infer.signal.getsignal(kind) for kind in infer._ENDS]
+    before = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
     kits_infer("-i", scan, "-o", tmp_path / "out")
-    assert [infer.signal.getsignal(kind) for kind in infer._ENDS] == before
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == before
