@@ -139,6 +139,8 @@ def _run(
         reporter.event("end", {"ended": len(ended), "cases": len(jobs)})
         if len(jobs) > 1:
             labels = segmenter.bundle.manifest.labels
+            place = {job: index for index, job in enumerate(jobs)}
+            ended.sort(key=lambda outcome: place[outcome.job])
             write_summary(options.output / _SUMMARY, ended, labels)
 
 
