@@ -130,7 +130,8 @@ def _directions() -> NDArray[np.float32]:
 def _largest_object(mask: Mask) -> tuple[Mask, int]:
     from scipy import ndimage  # a fifth of a second to import: only where it is needed
 
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    # In C order it takes half the time, whichever way the scan was stored.
+    pieces, count = ndimage.label(np.ascontiguousarray(mask), np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
     largest: Mask = pieces == sizes.argmax()

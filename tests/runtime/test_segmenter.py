@@ -127,11 +127,13 @@ def test_volumes_are_voxels_times_their_size(result: Segmentation) -> None:
 
 def test_every_millisecond_is_counted_once(two_stages: Path) -> None:
     made = phantom()
+    shares = []
     with opened(two_stages) as segmenter:
-        record = segmenter.segment(volume_from_array(made.data, made.affine)).record
-    counted = sum(record.stage_ms.values())
-    assert counted <= record.total_ms
-    assert counted >= 0.7 * record.total_ms - 5
+        for _ in range(5):  # a busy machine may stop the program between two phases
+            record = segmenter.segment(volume_from_array(made.data, made.affine)).record
+            shares.append(sum(record.stage_ms.values()) / record.total_ms)
+    assert max(shares) <= 1
+    assert max(shares) > 0.8
     assert {"kidney.net", "tumour.net", "overlay"} <= set(record.stage_ms)
 
 

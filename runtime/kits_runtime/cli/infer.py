@@ -4,20 +4,17 @@ import argparse
 import contextlib
 import fcntl
 import logging
-import math
 import os
-import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from kits_runtime.cases import find_cases
 from kits_runtime.cli.console import (
     EXIT_OK,
     EXIT_SOME_FAILED,
     exit_code_of,
+    interrupted_once,
     set_up_logging,
     version,
 )
@@ -32,15 +29,13 @@ from kits_runtime.segmenter import Segmenter
 logger = logging.getLogger(__name__)
 
 _SUMMARY = "summary.csv"
-_WIND_DOWN_S = 10.0
-_ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(argv)
     set_up_logging(verbose=options.verbose, debug=options.debug)
-    with _interrupted_once():
+    with interrupted_once():
         return exit_code_of(lambda: _infer(options), name="kits-infer", debug=options.debug)
 
 
@@ -144,6 +139,8 @@ def _run(
         reporter.event("end", {"ended": len(ended), "cases": len(jobs)})
         if len(jobs) > 1:
             labels = segmenter.bundle.manifest.labels
+            place = {job: index for index, job in enumerate(jobs)}
+            ended.sort(key=lambda outcome: place[outcome.job])
             write_summary(options.output / _SUMMARY, ended, labels)
 
 
@@ -207,31 +204,6 @@ def _lock(handle: int, folder: Path) -> None:
         ) from error
     except OSError as error:  # some network file systems lock no folder
         logger.info("%s: cannot be locked (%s): see to it that no other run writes", folder, error)
-
-
-@contextlib.contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Lets a polite request to end (SIGTERM) do what Ctrl-C does.
-
-    More of them are ignored for a while: the case being written is finished and nothing temporary
-    stays behind, which takes a moment.
-    """
-    heard_at = -math.inf
-    kinds = [kind for kind in _ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal heard_at
-        now = time.monotonic()
-        if now - heard_at >= _WIND_DOWN_S:
-            heard_at = now
-            raise KeyboardInterrupt
-
-    previous = {kind: signal.signal(kind, interrupt) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in previous.items():
-            signal.signal(kind, handler)
 
 
 def _check_device(device: str) -> None:
