@@ -1,1 +1,1 @@
-"""Scores of predicted label maps by the rules of the KiTS challenges; numpy and scipy alone."""
+"""Scores of predicted label maps by the rules of the KiTS challenges; needs no torch."""

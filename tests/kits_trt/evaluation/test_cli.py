@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +247,15 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert ending.value.code == 0
     assert capsys.readouterr().out.startswith("kits-eval ")
+
+
+def test_the_command_needs_neither_torch_nor_pandas(folders: tuple[Path, Path]) -> None:
+    truth, prediction = map(str, folders)
+    program = (
+        "import sys; from kits_trt.evaluation.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'monai', 'pandas'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, "--gt", truth, "--pred", prediction, "-q"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0 []\n", "")

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import numpy.typing as npt
@@ -127,3 +128,17 @@ def test_dice_counts_voxels_beyond_the_range_of_bytes() -> None:
     one, other = np.ones((7, 100, 1), np.bool_), np.zeros((7, 100, 1), np.bool_)
     other[:3] = True
     assert dice_of(one, other) == pytest.approx(2 * 300 / 1000)
+
+
+def test_memory_follows_the_box_of_the_foreground_not_the_volume() -> None:
+    truth, prediction = (np.zeros((60, 400, 400), np.uint8) for _ in range(2))
+    truth[20:30, 100:140, 100:140] = 2
+    prediction[21:31, 101:141, 100:140] = 2
+    tracemalloc.start()
+    try:
+        case = score_case("a", truth, prediction=prediction, spacing_mm=SPACING_MM, protocol=KITS23)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert case.scores["Dice_tumor"] == pytest.approx(9 * 39 / (10 * 40))
+    assert peak < 4 * truth.nbytes
