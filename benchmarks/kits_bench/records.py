@@ -9,27 +9,32 @@ from kits_bench.stages import Timing
 from kits_runtime.files import replacing
 
 
-def stages_record(
-    timings: Sequence[Timing], *, scan: Mapping[str, object], repeats: int
+def record_of(
+    kind: str, *, scan: Mapping[str, object], repeats: int, facts: Mapping[str, object]
 ) -> Mapping[str, object]:
-    """The record of one run of the stages."""
+    """The record of one measurement: the machine, the scans, and what was found."""
     return {
-        "kind": "stages",
+        "kind": kind,
         "dry": False,
         "machine": machine_facts(),
         "scan": dict(scan),
         "repeats": repeats,
-        "timings": [
-            {
-                "stage": timing.stage,
-                "way": timing.way,
-                "median_ms": round(timing.median_ms, 2),
-                "ms": list(timing.ms),
-                "likeness": timing.likeness,
-            }
-            for timing in timings
-        ],
+        **facts,
     }
+
+
+def stages_facts(timings: Sequence[Timing]) -> list[Mapping[str, object]]:
+    """What was found of the stages, ready for a record."""
+    return [
+        {
+            "stage": timing.stage,
+            "way": timing.way,
+            "median_ms": round(timing.median_ms, 2),
+            "ms": list(timing.ms),
+            "likeness": timing.likeness,
+        }
+        for timing in timings
+    ]
 
 
 def write_record(path: Path, record: Mapping[str, object]) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from kits_trt.train.checkpoint import read_checkpoint
-
 from kits_export.half_storage import store_weights_as_half
 from kits_export.onnx_from_torch import onnx_from_net
 from kits_export.torch_parity import (
@@ -31,6 +29,7 @@ from kits_runtime.manifest.schema import Card, ParityLink, Provenance
 from kits_runtime.segmenter import default_bundle_path
 from kits_trt.nets import net_config
 from kits_trt.systems.resunet_msvnet import resunet_msvnet
+from kits_trt.train.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +37,7 @@ OPSET = 17
 # Scores lie in 0 to 1. Weights rounded to eleven bits move them by some 1e-3 where a net is least
 # certain, a boundary by far less than a voxel.
 HALF_WEIGHTS_TOLERANCE = 2e-2
+Facts = Mapping[str, str | int | float]
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -72,9 +72,10 @@ def make_default_bundle(checkpoints: Mapping[str, Path], out: Path, *, commit: s
     links: list[ParityLink] = []
     metrics: dict[str, float] = {}
     for name, path in checkpoints.items():
-        nets[name], own_links, dice = _exported(name, path)
+        nets[name], own_links, facts = _exported(name, path)
         links += own_links
-        metrics[f"validation Dice on held-out phantoms, {name}"] = dice
+        metrics[f"{name}: mean Dice on held-out phantoms"] = round(float(facts["dice_mean"]), 4)
+        metrics[f"{name}: steps of its last training"] = float(facts["step"])
     out.parent.mkdir(parents=True, exist_ok=True)
     manifest = write_bundle(
         out,
@@ -92,7 +93,7 @@ def make_default_bundle(checkpoints: Mapping[str, Path], out: Path, *, commit: s
     logger.info("%s: %s %s, %d bytes", out, manifest.system, manifest.preset, out.stat().st_size)
 
 
-def _exported(name: str, path: Path) -> tuple[NetContent, list[ParityLink], float]:
+def _exported(name: str, path: Path) -> tuple[NetContent, list[ParityLink], Facts]:
     net, facts = read_checkpoint(path)
     shape = net_config(name, "small").patch_shape
     exported = onnx_from_net(net, input_shape=shape)
@@ -109,7 +110,7 @@ def _exported(name: str, path: Path) -> tuple[NetContent, list[ParityLink], floa
         _link(f"{name}: torch = ONNX with half weights", rounded, HALF_WEIGHTS_TOLERANCE),
     ]
     content = NetContent(onnx=halved.SerializeToString(), tensors="float32", weights="float16")
-    return content, links, float(facts["dice_mean"])
+    return content, links, facts
 
 
 def _link(link: str, difference: ScoreDifference, tolerance: float) -> ParityLink:

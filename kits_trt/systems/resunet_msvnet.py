@@ -8,7 +8,7 @@ slice, slices without kidney left out, the largest component kept.
 Ours: the HU windows and the two largest kidney components, of which the paper says nothing, five
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
-kidney on a coarser grid and keeps every tumour.
+kidney on a coarser grid, takes the five slices from the volume and keeps every tumour.
 """
 
 from kits_runtime.manifest.schema import (
@@ -42,6 +42,7 @@ KIDNEY_HU = (-200.0, 300.0)
 NEIGHBOURS = 5
 TUMOUR_PLANE_VOX = {"paper": 512, "small": 96}
 TUMOUR_HU = (-100.0, 250.0)
+UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
 
 
@@ -104,7 +105,7 @@ def _tumour(preset: Preset) -> Stage:
             _tumour_grid(preset),
             CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU),
             Clip(lower_hu=TUMOUR_HU[0], upper_hu=TUMOUR_HU[1]),
-            Scale(source=TUMOUR_HU, target=(0.0, 1.0)),
+            Scale(source=TUMOUR_HU, target=(TUMOUR_HU[0] / UNIT_HU, TUMOUR_HU[1] / UNIT_HU)),
         ),
         windows=Slices(
             depth=NEIGHBOURS,

@@ -4,8 +4,8 @@ One net sees whole axial slices (256 x 256) and finds kidney with tumour, the ot
 lower, posterior half (128 x 256) and finds tumours. Slices are resized by nearest neighbour. At
 the scan's own size holes are filled, the two largest kidney structures stay, and a tumour stays
 when the ratio of its two largest eigenvalues is 1.07 to 2.8 and 95 % of it lies in the kidneys.
-Ours: the HU window, the threshold of 0.5, holes in 3D, eigenvalues in mm, and that each connected
-piece of tumour is a tumour of its own.
+Ours: the HU window, the threshold of 0.5, that scores return to the scan by linear interpolation,
+holes in 3D, eigenvalues in mm, and that each connected piece of tumour is a tumour of its own.
 """
 
 from kits_runtime.manifest.schema import (

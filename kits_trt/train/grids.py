@@ -23,6 +23,7 @@ KIDNEY_STEP_MM = 3.0
 KIDNEY_WINDOW_HU = (-200.0, 300.0)
 TUMOUR_SPACING_MM = (3.0, 1.5, 1.5)
 TUMOUR_WINDOW_HU = (-100.0, 250.0)
+TUMOUR_UNIT_HU = 100.0  # outside the kidney is 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
 AIR_HU = -1000
 
@@ -122,7 +123,8 @@ def tumour_patch(hu: NDArray[np.floating | np.int16], mask: NDArray[np.floating]
     """Return what the tumour net reads, from slices (slice, y, x) and the kidney's share in each.
 
     CT numbers are multiplied by the share (outside becomes 0 HU), each slice is shifted where the
-    share is at least one half so that its mean there becomes 45 HU, and the result is scaled.
+    share is at least one half so that its mean there becomes 45 HU, and the result is clipped and
+    told in units of 100 HU.
     """
     inside = mask >= 0.5
     masked = (hu * mask).astype(np.float32)
@@ -130,4 +132,6 @@ def tumour_patch(hu: NDArray[np.floating | np.int16], mask: NDArray[np.floating]
     sums = (masked * inside).sum(axis=(1, 2))
     means = np.where(counts > 0, sums / np.maximum(counts, 1), KIDNEY_MEAN_HU)
     shifts = (KIDNEY_MEAN_HU - means).astype(np.float32)
-    return scale_window(masked + shifts[:, None, None] * inside, TUMOUR_WINDOW_HU)
+    lower, upper = TUMOUR_WINDOW_HU
+    told: Scaled = np.clip(masked + shifts[:, None, None] * inside, lower, upper)
+    return np.asarray(told / TUMOUR_UNIT_HU, np.float32)

@@ -255,5 +255,4 @@ def _check_size(bundle: Path, name: str, size: int, limit: int) -> None:
 def _reason(error: Exception) -> str:
     """What an error says, on one short line: zipfile quotes whatever it read."""
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    said = said if said.isprintable() else repr(said)
     return said if len(said) <= _MOST_SAID else said[: _MOST_SAID - 3] + "..."

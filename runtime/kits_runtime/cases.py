@@ -21,15 +21,18 @@ class Case:
 def find_cases(source: Path) -> tuple[Case, ...]:
     """The cases that a path stands for, in order of their names (a list keeps its own order).
 
+    A scan that a list names need not be there: it is one case that fails, and the rest go on.
+
     Raises:
-        ScanError: nothing is there, or two cases would write the same results.
+        ScanError: nothing is there or can be read, or two cases would write the same results.
     """
-    if source.is_dir():
-        cases = _cases_in_folder(source)
-    elif source.suffix == ".txt" and source.is_file():
-        cases = _cases_in_list(source)
-    else:
-        cases = (_case_from_file(source),)
+    try:
+        cases = _cases_in(source)
+    except OSError as error:
+        raise ScanError(
+            f"{source}: found '{error.strerror or error}', expected a scan, a folder or a list "
+            "that can be read. Check the path and its permissions."
+        ) from error
     twins = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
     if twins:
         raise ScanError(
@@ -37,6 +40,16 @@ def find_cases(source: Path) -> tuple[Case, ...]:
             "because results carry them. Rename them or segment them one folder at a time."
         )
     return cases
+
+
+def _cases_in(source: Path) -> tuple[Case, ...]:
+    if source.is_dir():
+        return _cases_in_folder(source)
+    if not source.exists():
+        raise ScanError(f"{source}: no such file, expected a scan, a folder or a list. Check it.")
+    if source.suffix == ".txt":
+        return _cases_in_list(source)
+    return (_case_from_file(source),)
 
 
 def _cases_in_folder(folder: Path) -> tuple[Case, ...]:
@@ -55,16 +68,20 @@ def _cases_in_folder(folder: Path) -> tuple[Case, ...]:
 
 
 def _cases_in_list(listing: Path) -> tuple[Case, ...]:
-    lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ScanError(
+            f"{listing}: found byte {error.object[error.start]:#04x} at {error.start}, expected "
+            "UTF-8 text with the path of one scan a line. Save the list as UTF-8."
+        ) from error
     scans = [listing.parent / line for line in lines if line and not line.startswith("#")]
     if not scans:
-        raise ScanError(f"{listing}: found no line, expected the path of one scan a line.")
+        raise ScanError(f"{listing}: found no line, expected the path of one scan a line. Fill it.")
     return tuple(_case_from_file(scan) for scan in scans)
 
 
 def _case_from_file(scan: Path) -> Case:
-    if not scan.exists():
-        raise ScanError(f"{scan}: no such file or folder. Check the path.")
     if scan.name == _KITS_SCAN:
         return Case(name=scan.resolve().parent.name, scan=scan)
     name = next((scan.name[: -len(end)] for end in SUFFIXES if scan.name.endswith(end)), scan.name)

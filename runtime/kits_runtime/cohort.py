@@ -5,9 +5,11 @@ three cases are on their way at once, so memory does not grow with their number.
 is reported and the rest go on.
 """
 
+import importlib
+import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -23,6 +25,8 @@ from kits_runtime.pipeline import (
     write_case,
 )
 from kits_runtime.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -68,16 +72,13 @@ class _Belt(Generic[T]):
             return
         raise _Stopped
 
-    def items(self) -> Iterator[T]:
+    def take(self) -> T | None:
+        """The next item, of which nothing is kept here; None when all were taken."""
         while not self._stop.is_set():
             try:
-                item = self._queue.get(timeout=_POLL_S)
+                return self._queue.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-            if item is None:
-                return
-            yield item
-            del item  # a scan is large: nobody may hold it while waiting for the next
         raise _Stopped
 
 
@@ -101,9 +102,9 @@ def run_cohort(
         _Worker(lambda: run.read_all(jobs, is_done), run.stop),
         _Worker(run.write_all, run.stop),
     ]
-    for worker in workers:
-        worker.start()
     try:
+        for worker in workers:
+            worker.start()
         run.segment_all(progress)
     except _Stopped:
         pass
@@ -112,7 +113,7 @@ def run_cohort(
         raise
     finally:
         for worker in workers:
-            worker.join()
+            worker.wait()
     for worker in workers:
         worker.raise_own()
     return tuple(run.outcomes[job] for job in jobs)
@@ -137,39 +138,40 @@ class _Run:
             if is_done(job):
                 self._end(CaseOutcome(job=job))
                 continue
-            read = self._tried(job, partial(read_case, job))
-            if read is not None:
+            read = _tried(job, partial(read_case, job))
+            if isinstance(read, CaseOutcome):
+                self._end(read)
+            else:
                 self._scans.put(read)
             del read
         self._scans.end()
 
     def segment_all(self, progress: Progress) -> None:
-        for read in self._scans.items():
-            case = self._tried(read.job, partial(self._segmented, read, progress))
-            if case is not None:
+        while (read := self._scans.take()) is not None:
+            case = _tried(read.job, partial(self._segmented, read, progress))
+            del read
+            if isinstance(case, CaseOutcome):
+                self._end(case)
+            else:
                 self._masks.put(case)
-            del read, case
+            del case
         self._masks.end()
 
     def write_all(self) -> None:
+        # A fifth of a second that clean-up would wait for, spent here beside the first reading.
+        importlib.import_module("scipy.ndimage")
         names = self._segmenter.bundle.manifest.labels
-        for case in self._masks.items():
+        while (case := self._masks.take()) is not None:
             job = case.read.job
-            record = self._tried(job, partial(write_case, case, names))
-            if record is not None:
+            record = _tried(job, partial(write_case, case, names))
+            del case  # before there is room for the next
+            if isinstance(record, CaseOutcome):
+                self._end(record)
+            else:
                 self._end(CaseOutcome(job=job, record=record))
-            del case
 
     def _segmented(self, read: ReadCase, progress: Progress) -> SegmentedCase:
         return segment_case(self._segmenter, read, progress=partial(progress, read.job))
-
-    def _tried(self, job: Job, part: Callable[[], T]) -> T | None:
-        """What a part of a case gives; None, and the case's end, where it fails."""
-        try:
-            return part()
-        except (KitsError, MemoryError, OSError) as error:
-            self._end(CaseOutcome(job=job, error=error))
-            return None
 
     def _end(self, outcome: CaseOutcome) -> None:
         with self._telling:
@@ -181,6 +183,23 @@ class _Run:
         while not self._room.acquire(timeout=_POLL_S):
             if self.stop.is_set():
                 raise _Stopped
+
+
+def _tried(job: Job, part: Callable[[], T]) -> T | CaseOutcome:
+    """What a part of a case gives, or how the case ended where it fails."""
+    try:
+        return part()
+    except (KitsError, MemoryError, OSError) as error:
+        logger.debug("%s failed", job.case.name, exc_info=True)
+        _forget_frames(error)
+        return CaseOutcome(job=job, error=error)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drops the tracebacks of an error and its causes: their frames hold a whole scan."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 class _Worker(threading.Thread):
@@ -200,6 +219,11 @@ class _Worker(threading.Thread):
         except BaseException as error:
             self._error = error
             self._stop_all.set()
+
+    def wait(self) -> None:
+        """Waits for the thread's end, if it ever began."""
+        if self.ident is not None:
+            self.join()
 
     def raise_own(self) -> None:
         """Raises what ended the thread, if anything unexpected did."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kits_runtime.bundle import open_bundle
-from kits_runtime.engines import BACKENDS, double_installs
-from kits_runtime.errors import BundleError, KitsError
+from kits_runtime.engines import BACKENDS, choose_backend, double_installs
+from kits_runtime.errors import BackendUnavailableError, BundleError, KitsError
 from kits_runtime.manifest.codec import to_plain
 from kits_runtime.record import versions
 
@@ -18,15 +18,23 @@ _MAX_HEADER_BYTES = 64 << 20
 
 
 def environment_facts() -> Facts:
-    """Versions, processors, and each backend with why it cannot run here (None: it can)."""
+    """Versions, processors, each backend with why it cannot run here, and the one of 'auto'."""
     return {
         "versions": versions("nibabel", "isal", "onnxruntime", "openvino"),
         "machine": platform.machine(),
         "system": platform.platform(),
         "processors": len(os.sched_getaffinity(0)),
         "backends": {row.name: {"extra": row.extra, "why_not": row.why_not()} for row in BACKENDS},
+        "chosen": _chosen(),
         "double_installs": list(double_installs()),
     }
+
+
+def _chosen() -> str | None:
+    try:
+        return choose_backend().backend
+    except BackendUnavailableError:
+        return None
 
 
 def facts_of(path: Path) -> Facts:
@@ -73,16 +81,17 @@ def checkpoint_facts(path: Path) -> Facts:
             if not 0 < length <= _MAX_HEADER_BYTES:
                 raise _no_checkpoint(path, f"a header of {length} bytes")
             header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
-        raise _no_checkpoint(path, str(error)) from error
-    if not isinstance(header, dict):
-        raise _no_checkpoint(path, "a header that is no object")
-    metadata = header.pop("__metadata__", {})
-    return {
-        "checkpoint": str(path),
-        "metadata": metadata,
-        "tensors": {name: [t.get("dtype"), t.get("shape")] for name, t in sorted(header.items())},
-    }
+            size = os.fstat(stream.fileno()).st_size
+        metadata = header.pop("__metadata__", {})
+        tensors = {name: [row["dtype"], row["shape"]] for name, row in sorted(header.items())}
+        ends = [int(row["data_offsets"][1]) for row in header.values()]
+    except OSError as error:
+        raise _no_checkpoint(path, error.strerror or str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise _no_checkpoint(path, f"a header that is none ({error})") from error
+    if 8 + length + max(ends, default=0) != size:
+        raise _no_checkpoint(path, f"{size} bytes where its header tells of another number")
+    return {"checkpoint": str(path), "metadata": metadata, "tensors": tensors}
 
 
 def _no_checkpoint(path: Path, found: str) -> KitsError:

@@ -1,12 +1,15 @@
 """Writes files so that a reader sees the old content or the new one, never a part."""
 
 import contextlib
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from kits_runtime.errors import KitsError
+
+_PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -29,4 +32,16 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
             "folder with space left; choose another output"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that led here says more
+            part.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, names: Collection[str]) -> None:
+    """Removes what ``replacing`` left of files with these names in a process that was killed.
+
+    Only for a folder in which nobody else writes them at the moment.
+    """
+    for path in folder.iterdir():
+        match = _PART.fullmatch(path.name)
+        if match is not None and match["name"] in names:
+            path.unlink(missing_ok=True)

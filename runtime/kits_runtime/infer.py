@@ -23,7 +23,7 @@ _SLICES_AT_ONCE = 8
 class Slab:
     """Finished scores (class, z, y, x) of so many slices; None is background.
 
-    Scores are good until the next slab is asked for: a net may own their memory.
+    Scores are good until the next slab is asked for: their memory is used again.
     """
 
     depth: int
@@ -93,18 +93,21 @@ def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) ->
     axes = list(zip(values.shape, windows.shape, windows.stride, strict=True))
     starts = [window_starts(*axis) for axis in axes]
     kept = [kept_ranges(*axis) for axis in axes]
+    buffer: Scores | None = None
     for z, (z_from, z_to) in zip(starts[0], kept[0], strict=True):
-        layer: Scores | None = None
+        rows = z_to - z_from
         for y, (y_from, y_to) in zip(starts[1], kept[1], strict=True):
             for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
                 scores = ask(_patch(values, (z, y, x), windows.shape))[0]
-                if layer is None:
-                    layer = np.empty((len(scores), z_to - z_from, *values.shape[1:]), np.float32)
-                layer[:, :, y_from:y_to, x_from:x_to] = scores[
+                if buffer is None:
+                    buffer = np.empty(
+                        (len(scores), windows.shape[0], *values.shape[1:]), np.float32
+                    )
+                buffer[:, :rows, y_from:y_to, x_from:x_to] = scores[
                     :, z_from - z : z_to - z, y_from - y : y_to - y, x_from - x : x_to - x
                 ]
-        assert layer is not None
-        yield layer
+        assert buffer is not None
+        yield buffer[:, :rows]
 
 
 def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
@@ -128,7 +131,8 @@ def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) 
                 counts[:, y : y + height, x : x + width] += weights
         assert sums is not None
         finished = z_next - z
-        yield np.divide(sums[:, :finished], counts[:finished], dtype=np.float32)
+        sums[:, :finished] /= counts[:finished]
+        yield sums[:, :finished]
         for channel in (*sums, counts):
             channel[: depth - finished] = channel[finished:]
             channel[depth - finished :] = 0

@@ -1,5 +1,6 @@
 """Letters for pictures: capital letters, digits and a few signs of 5 x 7 dots."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -90,11 +91,20 @@ def draw_text_into(
 ) -> None:
     """Writes a line into a picture (row, column, RGB), its top left corner at (row, column).
 
-    A black shadow keeps it legible on any ground. What leaves the picture is cut off.
+    A black outline keeps it legible on any ground. What leaves the picture is cut off.
     """
     ink = text_mask(text, size=size)
-    row, column = at
-    for offset, shade in ((1, _BLACK), (0, colour)):
-        top, left = row + offset, column + offset
-        target = picture[top : top + ink.shape[0], left : left + ink.shape[1]]
-        target[ink[: target.shape[0], : target.shape[1]]] = shade
+    around = [offset for offset in itertools.product((-size, 0, size), repeat=2) if any(offset)]
+    for offset in around:
+        _stamp_into(picture, ink, (at[0] + offset[0], at[1] + offset[1]), _BLACK)
+    _stamp_into(picture, ink, at, colour)
+
+
+def _stamp_into(
+    picture: NDArray[np.uint8], ink: NDArray[np.bool_], at: tuple[int, int], colour: Colour
+) -> None:
+    rows, columns = np.nonzero(ink)
+    rows, columns = rows + at[0], columns + at[1]
+    height, width, _ = picture.shape
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    picture[rows[inside], columns[inside]] = colour

@@ -5,10 +5,15 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kits_runtime.cases import Case
+from kits_runtime.clock import Clock
 from kits_runtime.errors import UsageError
 from kits_runtime.files import replacing
 from kits_runtime.nifti import Scan, read_scan, write_labels
@@ -16,7 +21,7 @@ from kits_runtime.png import write_png
 from kits_runtime.preview import preview
 from kits_runtime.record import RunRecord, versions
 from kits_runtime.segmenter import Progress, Segmentation, Segmenter
-from kits_runtime.statistics import ClassStatistics, class_statistics
+from kits_runtime.statistics import ClassStatistics, class_statistics, remarks_on
 
 _HASHED_AT_ONCE = 1 << 22
 
@@ -92,15 +97,16 @@ def job_for(case: Case, folder: Path, *, with_picture: bool) -> Job:
 
 
 def read_case(job: Job) -> ReadCase:
-    """Reads a job's scan.
+    """Reads a job's scan; its hash is taken beside that, by another processor.
 
     Raises:
         ScanError: the scan cannot be read.
     """
     start = time.perf_counter()
-    scan = read_scan(job.case.scan)
-    sha256 = file_sha256(job.case.scan)
-    return ReadCase(job=job, scan=scan, sha256=sha256, read_ms=_since(start))
+    with ThreadPoolExecutor(1) as beside:
+        sha256 = beside.submit(file_sha256, job.case.scan)
+        scan = read_scan(job.case.scan)
+    return ReadCase(job=job, scan=scan, sha256=sha256.result(), read_ms=_since(start))
 
 
 def segment_case(
@@ -111,41 +117,40 @@ def segment_case(
 
 
 def write_case(case: SegmentedCase, names: tuple[str, ...]) -> CaseRecord:
-    """Writes mask, picture and record; ``names`` are the labels' names by value."""
-    read, result = case.read, case.result
-    job, volume, labels = read.job, read.scan.volume, result.model_labels
-    job.record.unlink(missing_ok=True)
-    phases = {"read": read.read_ms, **result.record.stage_ms}
-    start = time.perf_counter()
-    write_labels(job.mask, labels, like=read.scan)
-    phases["write"] = _since(start)
-    if job.picture is not None:
-        start = time.perf_counter()
-        picture = preview(volume, labels, names, title=job.case.name)
-        with replacing(job.picture) as stream:
-            write_png(stream, picture)
-        phases["preview"] = _since(start)
-    start = time.perf_counter()
-    statistics = {
-        name: class_statistics(volume, labels, value) for value, name in enumerate(names) if value
-    }
-    phases["statistics"] = _since(start)
-    run = replace(
-        result.record,
-        stage_ms=phases,
-        total_ms=sum(phases.values()),
-        warnings=(*read.scan.warnings, *result.record.warnings),
-    )
-    record = CaseRecord(
-        case=job.case.name,
-        scan=str(job.case.scan),
-        scan_sha256=read.sha256,
-        mask_sha256=file_sha256(job.mask),
-        statistics=statistics,
-        run=run,
-    )
-    with replacing(job.record) as stream:
-        stream.write((json.dumps(record.to_plain(), indent=1) + "\n").encode())
+    """Writes mask, picture and record; ``names`` are the labels' names by value.
+
+    All of them are there at the end. After an error none is, not even of an earlier run: a mask
+    without its record would pass for a result.
+
+    Raises:
+        KitsError: a file cannot be written.
+    """
+    job, clock = case.read.job, Clock()
+    with clock.phase("statistics"):
+        statistics = _statistics(case, names)
+    try:
+        _withdraw_record(job)
+        with clock.phase("write"):
+            write_labels(job.mask, case.result.model_labels, like=case.read.scan)
+            mask_sha256 = file_sha256(job.mask)
+        if job.picture is not None:
+            with clock.phase("preview"), replacing(job.picture) as stream:
+                write_png(stream, _picture(case, names))
+        record = CaseRecord(
+            case=job.case.name,
+            scan=str(job.case.scan),
+            scan_sha256=case.read.sha256,
+            mask_sha256=mask_sha256,
+            statistics=statistics,
+            run=_whole_run(case, clock, remarks_on(statistics)),
+        )
+        with replacing(job.record) as stream:
+            stream.write((json.dumps(record.to_plain(), indent=1) + "\n").encode())
+    except BaseException:
+        for path in (job.record, job.mask, job.picture):
+            if path is not None:
+                path.unlink(missing_ok=True)
+        raise
     return record
 
 
@@ -154,9 +159,9 @@ def is_up_to_date(job: Job, segmenter: Segmenter) -> bool:
 
     The record must tell of the same scan, bundle, backend, precision and mask, all by content.
     """
-    if not job.mask.is_file() or (job.picture is not None and not job.picture.is_file()):
-        return False
     try:
+        if job.picture is not None and not job.picture.is_file():
+            return False
         told = json.loads(job.record.read_bytes())
         found = (
             told["scan_sha256"],
@@ -175,8 +180,8 @@ def is_up_to_date(job: Job, segmenter: Segmenter) -> bool:
             backend.precision,
             versions()["kits-trt"],
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False  # whatever lies there, it is no record of ours
 
 
 def file_sha256(path: Path) -> str:
@@ -186,6 +191,43 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_HASHED_AT_ONCE):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _statistics(case: SegmentedCase, names: tuple[str, ...]) -> dict[str, ClassStatistics]:
+    volume, result = case.read.scan.volume, case.result
+    return {
+        name: class_statistics(volume, result.model_labels, value, reach=result.reach)
+        for value, name in enumerate(names)
+        if value
+    }
+
+
+def _picture(case: SegmentedCase, names: tuple[str, ...]) -> NDArray[np.uint8]:
+    result = case.result
+    legend = [(name, result.record.volumes_ml[name]) for name in names[1:]]
+    return preview(
+        case.read.scan.volume,
+        result.model_labels,
+        legend,
+        reach=result.reach,
+        title=case.read.job.case.name,
+    )
+
+
+def _whole_run(case: SegmentedCase, clock: Clock, remarks: tuple[str, ...]) -> RunRecord:
+    """The run's record with the time around the nets, and all that a person should know."""
+    run = case.result.record
+    phases = {"read": case.read.read_ms, **run.stage_ms, **clock.spent_ms()}
+    warnings = (*case.read.scan.warnings, *run.warnings, *remarks)
+    return replace(run, stage_ms=phases, total_ms=sum(phases.values()), warnings=warnings)
+
+
+def _withdraw_record(job: Job) -> None:
+    """Removes an earlier record, and the picture that came with it if no new one will."""
+    picture = job.record.with_suffix(".png")
+    if job.picture is None and job.record.is_file():
+        picture.unlink(missing_ok=True)
+    job.record.unlink(missing_ok=True)
 
 
 def _rounded(value: float | bool | None) -> float | bool | None:

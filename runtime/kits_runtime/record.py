@@ -67,10 +67,17 @@ class RunRecord:
 def volumes_ml(
     labels: NDArray[np.uint8], volume: Volume, names: tuple[str, ...]
 ) -> dict[str, float]:
-    """The volume of each foreground class in millilitres, on the scan's own grid."""
-    counts = np.bincount(labels.ravel(order="K"), minlength=len(names))
+    """The volume of each foreground class in millilitres.
+
+    ``labels`` may be a part of the volume's grid. They are compared class by class: a bincount
+    would first make eight bytes of every voxel.
+    """
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
-    return {name: int(counts[value]) * voxel_ml for value, name in enumerate(names) if value}
+    return {
+        name: np.count_nonzero(labels == value) * voxel_ml
+        for value, name in enumerate(names)
+        if value
+    }
 
 
 def peak_rss_mb() -> float:

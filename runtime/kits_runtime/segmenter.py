@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from kits_runtime.engines import (
     choose_backend,
     open_engine,
 )
+from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
 from kits_runtime.record import (
@@ -44,10 +46,14 @@ _SLICE_BATCH = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Segmentation:
-    """Labels arranged exactly as the scan was given, on (z, y, x) as well, and the run's record."""
+    """Labels arranged exactly as the scan was given, on (z, y, x) as well, and the run's record.
+
+    ``reach`` is a box on (z, y, x) outside which every voxel is background.
+    """
 
     labels: NDArray[np.uint8]
     model_labels: NDArray[np.uint8]
+    reach: Box
     record: RunRecord
 
 
@@ -154,8 +160,14 @@ class Segmenter:
         return Segmentation(
             labels=labels_in_source_order(volume, result.labels),
             model_labels=result.labels,
+            reach=self._reach(result),
             record=record,
         )
+
+    def _reach(self, result: CascadeResult) -> Box:
+        reaches = (result.outcomes[name].reach for name in self._bundle.manifest.overlay)
+        boxes = [reach for reach in reaches if not reach.empty]
+        return reduce(Box.around, boxes) if boxes else Box((0, 0, 0), (0, 0, 0))
 
     def _record(
         self,
@@ -169,7 +181,8 @@ class Segmenter:
         manifest = self._bundle.manifest
         backend = self.backend
         spec = next(iter(self._engines.values())).spec
-        sizes_ml = volumes_ml(result.labels, volume, manifest.labels)
+        seen = result.labels[self._reach(result).slices]
+        sizes_ml = volumes_ml(seen, volume, manifest.labels)
         return RunRecord(
             bundle=BundleFacts(
                 path=str(self._bundle.path),

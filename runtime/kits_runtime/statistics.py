@@ -1,17 +1,20 @@
 """What a mask says in numbers: size, side, extent and brightness of each class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.grid import Box, bounding_box
+from kits_runtime.grid import Box, bounding_box, box_of
 from kits_runtime.volume import Volume
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+_FAINT = 0.05  # of both kidneys together; the smaller one of a pair has a third or more
 _DIRECTIONS = 1000
+_DIRECTIONS_AT_ONCE = 20  # of a large kidney, some 20 000 ends of rows at once, make 3 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +37,17 @@ class ClassStatistics:
     touches_border: bool
 
 
-def class_statistics(volume: Volume, labels: Labels, value: int) -> ClassStatistics:
-    """The statistics of the voxels that carry a label; arrays are on (z, y, x)."""
-    mask = labels == value
-    box = bounding_box(mask)
-    if box is None:
+def class_statistics(
+    volume: Volume, labels: Labels, value: int, *, reach: Box | None = None
+) -> ClassStatistics:
+    """The statistics of the voxels that carry a label; arrays are on (z, y, x).
+
+    With a ``reach`` nothing outside this box is looked at: all of it must be background.
+    """
+    reach = reach or box_of(volume.shape)
+    mask = labels[reach.slices] == value
+    part = bounding_box(mask)
+    if part is None:
         return ClassStatistics(
             volume_ml=0.0,
             right_ml=0.0,
@@ -48,7 +57,7 @@ def class_statistics(volume: Volume, labels: Labels, value: int) -> ClassStatist
             mean_hu=None,
             touches_border=False,
         )
-    inside = mask[box.slices]
+    inside, box = mask[part.slices], part.moved_by(reach.start)
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     middle = max(0, volume.shape[2] // 2 - box.start[2])
     right = int(inside[:, :, :middle].sum())
@@ -65,15 +74,34 @@ def class_statistics(volume: Volume, labels: Labels, value: int) -> ClassStatist
     )
 
 
+def remarks_on(statistics: Mapping[str, ClassStatistics]) -> tuple[str, ...]:
+    """What is odd about a mask, one sentence each; nothing was found is no oddity here."""
+    remarks = [
+        f"{name} reaches the edge of the scan: part of it may lie outside"
+        for name, facts in statistics.items()
+        if facts.touches_border
+    ]
+    kidney = statistics.get("kidney")
+    if kidney is not None and kidney.volume_ml:
+        for side, found_ml in (("right", kidney.right_ml), ("left", kidney.left_ml)):
+            if found_ml < _FAINT * kidney.volume_ml:
+                remarks.append(f"hardly any kidney was found on the patient's {side}")
+    return tuple(remarks)
+
+
 def longest_distance_mm(mask: Mask, spacing_mm: tuple[float, float, float]) -> float:
     """The longest distance between the centres of two true voxels.
 
     The voxels that lie outermost in a thousand directions, spread evenly over the half sphere, are
     compared pair by pair; for a body of any size the result falls short by less than 0.2 %.
     """
-    rows = _ends_of_rows(mask) * np.asarray(spacing_mm)
-    seen = rows @ _directions().T
-    outer = rows[np.unique(np.concatenate([seen.argmax(axis=0), seen.argmin(axis=0)]))]
+    ends = _ends_of_rows(mask) * np.asarray(spacing_mm)
+    rows = np.ascontiguousarray(ends.T, np.float32)
+    found = []
+    for directions in np.split(_directions(), _DIRECTIONS // _DIRECTIONS_AT_ONCE):
+        along = directions @ rows
+        found += [along.argmax(axis=1), along.argmin(axis=1)]
+    outer = ends[np.unique(np.concatenate(found))]
     squares = (outer**2).sum(axis=1)
     apart = squares[:, None] + squares[None] - 2 * outer @ outer.T
     return float(np.sqrt(max(0.0, apart.max())))
@@ -89,19 +117,21 @@ def _ends_of_rows(mask: Mask) -> NDArray[np.float64]:
     return np.concatenate(ends).astype(np.float64)
 
 
-def _directions() -> NDArray[np.float64]:
+def _directions() -> NDArray[np.float32]:
     """Directions on a half sphere, spread by the golden angle."""
     index = np.arange(_DIRECTIONS) + 0.5
     height = index / _DIRECTIONS
     radius = np.sqrt(1 - height**2)
     angle = np.pi * (1 + 5**0.5) * index
-    return np.stack([height, radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+    spread = [height, radius * np.sin(angle), radius * np.cos(angle)]
+    return np.stack(spread, axis=1).astype(np.float32)
 
 
 def _largest_object(mask: Mask) -> tuple[Mask, int]:
     from scipy import ndimage  # a fifth of a second to import: only where it is needed
 
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    # In C order it takes half the time, whichever way the scan was stored.
+    pieces, count = ndimage.label(np.ascontiguousarray(mask), np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
     largest: Mask = pieces == sizes.argmax()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kits_bench.records import stages_record, stages_table, write_record
+from kits_bench.records import record_of, stages_facts, stages_table, write_record
 from kits_bench.stages import Stage, label_likeness, stages_of, timed_stages
 from kits_runtime.nifti import read_scan
 from kits_trt.phantom.cases import Plan, make_cases
@@ -61,7 +61,8 @@ def test_the_table_is_made_of_the_record(tmp_path: Path) -> None:
     stage = Stage(
         name="a stage", ours=lambda: 1, usual={"usual": lambda: 1}, likeness=lambda _a, _b: 0.5
     )
-    record = stages_record(timed_stages([stage], repeats=3), scan={"size": [1]}, repeats=3)
+    facts = {"timings": stages_facts(timed_stages([stage], repeats=3))}
+    record = record_of("stages", scan={"size": [1]}, repeats=3, facts=facts)
     write_record(tmp_path / "deep" / "record.json", record)
     found = json.loads((tmp_path / "deep" / "record.json").read_text())
     found["timings"][0]["median_ms"], found["timings"][1]["median_ms"] = 2.0, 9.0

@@ -589,10 +589,17 @@ def test_clean_up_changes_the_result_and_what_later_stages_see(clean_on: Any) ->
     assert result.outcomes["segment"].box == Box((1, 2, 4), (5, 6, 8))
 
 
+ON_THE_RIGHT, LARGER, SMALLER = (
+    Box((1, 1, 6), (3, 3, 9)),
+    Box((1, 1, 11), (5, 5, 14)),
+    Box((2, 5, 16), (4, 7, 19)),
+)
+
+
 @pytest.mark.parametrize("clean_on", ["model", "scan"])
-def test_each_side_is_cleaned_where_boxes_lie_on_one_side_only(clean_on: Any) -> None:
-    # Both blobs lie in the left half: the larger one alone stays.
-    larger, smaller = Box((1, 1, 11), (5, 5, 14)), Box((2, 5, 16), (4, 7, 19))
+@pytest.mark.parametrize("kept", [[LARGER], [ON_THE_RIGHT, LARGER]], ids=["left", "both"])
+def test_each_side_is_cleaned_at_its_place(kept: list[Box], clean_on: Any) -> None:
+    # Of the two blobs in the left half the larger one stays, whether the boxes begin there or not.
     segment = stage(
         name="segment",
         look=around_each(4, size=(Tight(margin_mm=0.0),) * 3),
@@ -602,14 +609,39 @@ def test_each_side_is_cleaned_where_boxes_lie_on_one_side_only(clean_on: Any) ->
     )
 
     result = segmented(
-        blocks(larger, smaller),
+        blocks(*kept, SMALLER),
         manifest_with(finder(), segment),
         {"find": above_50, "net": above_50},
     )
 
     expected = np.zeros(SHAPE, np.uint8)
-    expected[larger.slices] = 1
+    for box in kept:
+        expected[box.slices] = 1
     np.testing.assert_array_equal(result.labels, expected)
+
+
+def test_foreground_that_reaches_beyond_its_own_voxels_is_not_lost() -> None:
+    # One grid voxel of certain foreground among scores just below the threshold.
+    coarse = Resample(spacing_mm=(None, None, None), size_vox=(2, 2, 5), interpolation="nearest")
+    find = finder(
+        steps=(coarse,),
+        windows=whole_windows((2, 2, 5)),
+        decide=Threshold(at_least=0.5, labels=(1,)),
+    )
+
+    result = segmented(
+        blocks(Box((0, 0, 8), (3, 4, 12))),
+        manifest_with(find),
+        {"find": lambda patches: np.where(patches > 50, 1, 0.45).astype(np.float32)},
+    )
+
+    # Along x scores are 0.45 + 0.55 w, and w is 1/8 or more all the way to the neighbours' centres.
+    row = result.labels[0, 0]
+    assert np.flatnonzero(row).tolist() == list(range(6, 14))
+    assert (
+        result.outcomes["find"].mask_on_scan(Box((0, 0, 0), (1, 1, 20))).ravel().tolist()
+        == (row > 0).tolist()
+    )
 
 
 def test_clean_up_of_nothing_found_is_nothing() -> None:

@@ -151,13 +151,17 @@ def test_nothing_changes_on_the_scan_s_own_grid(dtype: Any) -> None:
 
 @unhurried
 @given(source=sizes, target=sizes, seed=st.integers(0, 99))
-def test_voxels_left_out_are_those_that_no_tap_reads(source: int, target: int, seed: int) -> None:
+def test_leaving_out_voxels_that_no_tap_reads_changes_nothing(
+    source: int, target: int, seed: int
+) -> None:
     scan = scan_of((3, source, 4), np.float32, seed)
     taps = linear_taps(target, source, start=0, stop=target, first=0, last=source - 1)
 
     thin, own = without_unread(scan, 1, taps)
 
-    assert thin.shape[1] == len({*taps.lower.tolist(), *taps.upper.tolist()})
+    read = len({*taps.lower.tolist(), *taps.upper.tolist()})
+    assert thin.shape[1] in (read, source)
+    assert thin.shape[1] == read or 2 * read > source
     np.testing.assert_array_equal(
         interpolate(thin, 1, own),  # type: ignore[arg-type]
         interpolate(scan, 1, taps),  # type: ignore[arg-type]

@@ -1,10 +1,16 @@
 """What the commands share: how errors end a process, and how progress is shown."""
 
+import contextlib
 import logging
+import math
+import shutil
+import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from types import FrameType
 from typing import TextIO
 
 from kits_runtime.errors import KitsError
@@ -14,6 +20,9 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 8
 EXIT_INTERRUPTED = 130
+
+_ENDS = (signal.SIGINT, signal.SIGTERM)
+_WIND_DOWN_S = 10.0
 
 
 def exit_code_of(command: Callable[[], int], *, name: str, debug: bool) -> int:
@@ -29,6 +38,31 @@ def exit_code_of(command: Callable[[], int], *, name: str, debug: bool) -> int:
         return _reported(error, name, 7, debug=debug)
     except OSError as error:
         return _reported(error, name, EXIT_ERROR, debug=debug)
+
+
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """Lets a polite request to end (SIGTERM) do what Ctrl-C does.
+
+    More of them are ignored for a while: the case being written is finished and nothing temporary
+    stays behind, which takes a moment.
+    """
+    heard_at = -math.inf
+    kinds = [kind for kind in _ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal heard_at
+        now = time.monotonic()
+        if now - heard_at >= _WIND_DOWN_S:
+            heard_at = now
+            raise KeyboardInterrupt
+
+    previous = {kind: signal.signal(kind, interrupt) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
 
 
 def error_line(error: BaseException) -> str:
@@ -67,9 +101,10 @@ class ProgressLine:
         self._width = 0
 
     def show(self, text: str) -> None:
-        """Replaces the line."""
+        """Replaces the line; a text that is too long for the terminal is cut off."""
         if not self._enabled:
             return
+        text = text[: max(1, shutil.get_terminal_size().columns - 1)]
         self._stream.write("\r" + text.ljust(self._width))
         self._stream.flush()
         self._width = len(text)

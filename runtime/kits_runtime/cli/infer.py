@@ -3,18 +3,18 @@
 import argparse
 import contextlib
 import fcntl
+import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from kits_runtime.cases import find_cases
 from kits_runtime.cli.console import (
     EXIT_OK,
     EXIT_SOME_FAILED,
     exit_code_of,
+    interrupted_once,
     set_up_logging,
     version,
 )
@@ -22,15 +22,20 @@ from kits_runtime.cli.report import Reporter, write_summary
 from kits_runtime.cohort import CaseOutcome, run_cohort
 from kits_runtime.engines import BACKENDS, EngineOptions
 from kits_runtime.errors import BackendUnavailableError, KitsError, UsageError
+from kits_runtime.files import remove_abandoned
 from kits_runtime.pipeline import Job, is_up_to_date, job_for
 from kits_runtime.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
+
+_SUMMARY = "summary.csv"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(argv)
     set_up_logging(verbose=options.verbose, debug=options.debug)
-    with _terminated_as_interrupted():
+    with interrupted_once():
         return exit_code_of(lambda: _infer(options), name="kits-infer", debug=options.debug)
 
 
@@ -93,6 +98,9 @@ def _infer(options: argparse.Namespace) -> int:
         progress=not options.no_progress,
         log=options.log_json,
     )
+    reporter.event(
+        "start", {"version": version(), "cases": len(jobs), "output": str(options.output)}
+    )
     with (
         Segmenter.from_bundle(
             options.bundle,
@@ -102,7 +110,9 @@ def _infer(options: argparse.Namespace) -> int:
         _locked(options.output),
     ):
         backend = segmenter.backend
-        reporter.say(f"backend {backend.name} ({backend.precision}): {backend.reason}")
+        rejected = "".join(f"; not {name}: {why}" for name, why in backend.rejected)
+        reporter.say(f"backend {backend.name} ({backend.precision}): {backend.reason}{rejected}")
+        remove_abandoned(options.output, _result_names(jobs))
         outcomes = _run(segmenter, jobs, reporter, options)
     return _exit_code(outcomes, options.input)
 
@@ -115,8 +125,7 @@ def _run(
 
     def finished(outcome: CaseOutcome) -> None:
         ended.append(outcome)
-        if len(jobs) > 1 or outcome.error is None:
-            reporter.finished(outcome)
+        reporter.finished(outcome)
 
     def is_done(job: Job) -> bool:
         return bool(options.skip_existing) and is_up_to_date(job, segmenter)
@@ -127,9 +136,19 @@ def _run(
         )
     finally:
         reporter.end()
+        reporter.event("end", {"ended": len(ended), "cases": len(jobs)})
         if len(jobs) > 1:
             labels = segmenter.bundle.manifest.labels
-            write_summary(options.output / "summary.csv", ended, labels)
+            place = {job: index for index, job in enumerate(jobs)}
+            ended.sort(key=lambda outcome: place[outcome.job])
+            write_summary(options.output / _SUMMARY, ended, labels)
+
+
+def _result_names(jobs: Sequence[Job]) -> set[str]:
+    files = [
+        file for job in jobs for file in (job.mask, job.record, job.record.with_suffix(".png"))
+    ]
+    return {_SUMMARY, *(file.name for file in files)}
 
 
 def _exit_code(outcomes: Sequence[CaseOutcome], source: Path) -> int:
@@ -155,34 +174,36 @@ def _refuse_to_overwrite(jobs: Sequence[Job]) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Makes the output folder and holds it, so that no second run writes into it meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise KitsError(f"{folder}: not writable, expected a folder to write to. Choose another.")
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _no_output(folder, error.strerror or str(error)) from error
+    try:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise _no_output(folder, "not writable")
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _no_output(folder: Path, found: str) -> KitsError:
+    return KitsError(
+        f"{folder}: found '{found}', expected a folder to write to. Choose another with -o."
+    )
+
+
+def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError as error:
         raise KitsError(
             f"{folder}: another kits-infer writes there, expected none. "
             "Wait for it, or choose another folder with -o."
         ) from error
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Lets a polite request to end (SIGTERM) do what Ctrl-C does."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    except OSError as error:  # some network file systems lock no folder
+        logger.info("%s: cannot be locked (%s): see to it that no other run writes", folder, error)
 
 
 def _check_device(device: str) -> None:

@@ -1,6 +1,7 @@
 """``kits-info``: tells what can run here, or what a bundle or a checkpoint is."""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _info(options: argparse.Namespace) -> int:
     facts = environment_facts() if options.path is None else facts_of(options.path)
     text = json.dumps(facts, indent=1) if options.json else "\n".join(_lines(facts))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may hold any bytes
     sys.stdout.write(text + "\n")
     return EXIT_OK
 

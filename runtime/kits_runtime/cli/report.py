@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from kits_runtime.cli.console import ProgressLine, error_line
 from kits_runtime.cohort import CaseOutcome
@@ -26,7 +27,9 @@ class Reporter:
         self._line = ProgressLine(stream, enabled=progress and not quiet)
         self._log = log
         self._done = 0
+        self._skipped = 0
         self._begun = time.monotonic()
+        self._turn = threading.RLock()  # cases end in other threads than they progress in
 
     def say(self, text: str) -> None:
         """Tells people something, unless they asked for quiet."""
@@ -35,20 +38,24 @@ class Reporter:
 
     def progress(self, job: Job, stage: str, share: float) -> None:
         """Shows how far a case is."""
-        count = f"[{self._done + 1}/{self._cases}] " if self._cases > 1 else ""
-        self._line.show(f"{count}{job.case.name}: {stage} {share:4.0%}{self._time_left()}")
+        with self._turn:
+            text = f"{job.case.name}: {stage} {share:4.0%}{self._time_left()}"
+            self._line.show(self._counted(self._done + 1) + text)
 
     def finished(self, outcome: CaseOutcome) -> None:
-        """Tells how a case ended."""
-        self._done += 1
-        self._line.clear()
-        if outcome.error is not None:
-            self._write(f"{outcome.job.case.name}: failed: {error_line(outcome.error)}")
-        elif outcome.record is None:
-            self.say(f"{outcome.job.case.name}: skipped, its result is up to date")
-        else:
-            self.say(_told(outcome))
-        self.event("case", summary_row(outcome))
+        """Tells how a case ended; the failure of an only case is left to who ends the command."""
+        with self._turn:
+            self._done += 1
+            count, name = self._counted(self._done), outcome.job.case.name
+            if outcome.error is not None:
+                if self._cases > 1:
+                    self._write(f"{count}{name}: failed: {error_line(outcome.error)}")
+            elif outcome.record is None:
+                self._skipped += 1
+                self.say(f"{count}{name}: skipped, its result is up to date")
+            else:
+                self.say(count + _told(outcome))
+            self.event("case", summary_row(outcome))
 
     def event(self, name: str, facts: Mapping[str, object]) -> None:
         """Adds a line to the JSON log, where there is one."""
@@ -60,33 +67,42 @@ class Reporter:
         """Clears what stands on the terminal."""
         self._line.clear()
 
+    def _counted(self, number: int) -> str:
+        return f"[{number}/{self._cases}] " if self._cases > 1 else ""
+
     def _time_left(self) -> str:
-        if self._cases == 1 or not self._done:
+        computed = self._done - self._skipped
+        if not computed:
             return ""
-        seconds = (time.monotonic() - self._begun) / self._done * (self._cases - self._done)
+        seconds = (time.monotonic() - self._begun) / computed * (self._cases - self._done)
         return f", {seconds // 60:.0f}:{seconds % 60:02.0f} left"
 
     def _write(self, text: str) -> None:
-        self._line.clear()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        with self._turn:
+            self._line.clear()
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
 
 def summary_row(outcome: CaseOutcome) -> dict[str, object]:
-    """One case as a flat row: its end, sizes, time and warnings."""
+    """One case as a flat row: its end, sizes, time and warnings.
+
+    Of a skipped case it tells what the record beside its mask says.
+    """
     row: dict[str, object] = {"case": outcome.job.case.name, "scan": str(outcome.job.case.scan)}
     if outcome.error is not None:
         return {**row, "status": "failed", "error": error_line(outcome.error)}
     if outcome.record is None:
-        return {**row, "status": "skipped"}
-    run = outcome.record.run
-    sizes = {f"{name}_ml": round(ml, 3) for name, ml in run.volumes_ml.items()}
-    warnings = "; ".join(run.warnings)
-    return {**row, "status": "ok", **sizes, "total_ms": round(run.total_ms), "warnings": warnings}
+        told = json.loads(outcome.job.record.read_bytes())
+        return {**row, "status": "skipped", **_figures(told)}
+    return {**row, "status": "ok", **_figures(outcome.record.to_plain())}
 
 
 def write_summary(path: Path, outcomes: Sequence[CaseOutcome], labels: Sequence[str]) -> None:
-    """Writes one CSV row a case; ``labels`` are the names of the labels, background first."""
+    """Writes one CSV row a case; ``labels`` are the names of the labels, background first.
+
+    Paths keep their bytes, also where these are no UTF-8.
+    """
     sizes = [f"{name}_ml" for name in labels[1:]]
     columns = ["case", "scan", "status", *sizes, "total_ms", "warnings", "error"]
     text = io.StringIO(newline="")
@@ -94,7 +110,13 @@ def write_summary(path: Path, outcomes: Sequence[CaseOutcome], labels: Sequence[
     writer.writeheader()
     writer.writerows(summary_row(outcome) for outcome in outcomes)
     with replacing(path) as stream:
-        stream.write(text.getvalue().encode())
+        stream.write(text.getvalue().encode(errors="surrogateescape"))
+
+
+def _figures(record: Mapping[str, Any]) -> dict[str, object]:
+    sizes = {f"{name}_ml": ml for name, ml in record["volumes_ml"].items()}
+    warnings = "; ".join(record["warnings"])
+    return {**sizes, "total_ms": round(record["total_ms"]), "warnings": warnings}
 
 
 def _told(outcome: CaseOutcome) -> str:

@@ -84,7 +84,7 @@ def test_kidney_patches_are_clipped_to_200_below_and_300_above() -> None:
 def test_tumour_patches_bring_each_slices_kidney_to_45_hu() -> None:
     hu = np.array([[[100, 120, 700]], [[145, 145, 145]], [[50, 60, 70]]], dtype=np.float32)
     mask = np.array([[[1, 1, 0]], [[1, 1, 0.4]], [[0, 0, 0]]], dtype=np.float32)
-    found = tumour_patch(hu, mask) * 350 - 100
+    found = tumour_patch(hu, mask) * 100
     # Slice 0: mean 110, shift -65. Slice 1: mean 145, shift -100; 145 * 0.4 = 58 lies outside and
     # stays. Slice 2 has no kidney.
     expected = [[[35, 55, 0]], [[45, 45, 58]], [[0, 0, 0]]]

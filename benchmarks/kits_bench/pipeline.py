@@ -1,0 +1,129 @@
+"""Times whole cases, file to files: warm, cold, many in a row, and the memory they take."""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kits_runtime.cases import Case, find_cases
+from kits_runtime.cohort import run_cohort
+from kits_runtime.pipeline import job_for, read_case, segment_case, write_case
+from kits_runtime.segmenter import Segmenter
+
+Facts = dict[str, object]
+
+# Prints the seconds from the process's start to the first finished window, and to the labels.
+_COLD = """
+import sys, time
+begun = float(sys.argv[1])
+from kits_runtime import Segmenter, read_scan
+first = []
+scan = read_scan(sys.argv[2])
+with Segmenter.from_bundle(sys.argv[3] or None, backend=sys.argv[4]) as segmenter:
+    segmenter.segment(scan.volume, progress=lambda *_: first or first.append(time.time() - begun))
+print(first[0], time.time() - begun)
+"""
+
+# Segments every case of a folder and prints the peak of resident memory in MB after each.
+_MEMORY = """
+import sys
+from pathlib import Path
+from kits_runtime.cases import find_cases
+from kits_runtime.cohort import run_cohort
+from kits_runtime.pipeline import job_for
+from kits_runtime.record import peak_rss_mb
+from kits_runtime.segmenter import Segmenter
+jobs = [job_for(c, Path(sys.argv[2]), with_picture=False) for c in find_cases(Path(sys.argv[1]))]
+with Segmenter.from_bundle(sys.argv[3] or None, backend=sys.argv[4]) as segmenter:
+    run_cohort(segmenter, jobs, progress=lambda *_: None, finished=lambda _: print(peak_rss_mb()))
+"""
+
+
+def warm_latency(segmenter: Segmenter, source: Path, *, repeats: int) -> list[Facts]:
+    """Each case file to files, in turns; medians of milliseconds by phase and in total."""
+    cases = find_cases(source)
+    runs: dict[str, list[Mapping[str, float]]] = {case.name: [] for case in cases}
+    with tempfile.TemporaryDirectory() as out:
+        for round_ in range(repeats + 1):
+            for case in cases:
+                phases = _phases(segmenter, case, Path(out))
+                if round_:
+                    runs[case.name].append(phases)
+    return [{"case": case.name, **_medians(runs[case.name])} for case in cases]
+
+
+def _phases(segmenter: Segmenter, case: Case, out: Path) -> Mapping[str, float]:
+    job = job_for(case, out, with_picture=False)
+    start = time.perf_counter()
+    done = segment_case(segmenter, read_case(job))
+    record = write_case(done, segmenter.bundle.manifest.labels)
+    return {**record.run.stage_ms, "wall": (time.perf_counter() - start) * 1e3}
+
+
+def _medians(runs: Sequence[Mapping[str, float]]) -> Facts:
+    phases = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    wall_ms = phases.pop("wall")
+    net_ms = statistics.median(
+        sum(ms for name, ms in run.items() if name.endswith(".net")) for run in runs
+    )
+    return {
+        "wall_ms": round(wall_ms, 1),
+        "net_ms": round(net_ms, 1),
+        "other_ms": round(wall_ms - net_ms, 1),
+        "phase_ms": {name: round(ms, 1) for name, ms in phases.items()},
+    }
+
+
+def cold_start(scan: Path, *, bundle: str, backend: str, repeats: int) -> Facts:
+    """Seconds from a process's start to its first finished window and to its labels; medians."""
+    firsts, wholes = [], []
+    for _ in range(repeats):
+        told = _child(_COLD, str(time.time()), str(scan), bundle, backend)
+        first, whole = (float(number) for number in told.split())
+        firsts.append(first)
+        wholes.append(whole)
+    return {
+        "first_window_s": round(statistics.median(firsts), 3),
+        "labels_s": round(statistics.median(wholes), 3),
+        "all_first_window_s": [round(value, 3) for value in firsts],
+    }
+
+
+def throughput(segmenter: Segmenter, source: Path) -> Facts:
+    """A folder of cases as kits-infer runs it: wall time beside the time spent in nets."""
+    with tempfile.TemporaryDirectory() as out:
+        jobs = [job_for(case, Path(out), with_picture=False) for case in find_cases(source)]
+        start = time.perf_counter()
+        outcomes = run_cohort(segmenter, jobs, progress=_ignore, finished=_ignore)
+        wall_ms = (time.perf_counter() - start) * 1e3
+    phases = [outcome.record.run.stage_ms for outcome in outcomes if outcome.record is not None]
+    net_ms = sum(ms for run in phases for name, ms in run.items() if name.endswith(".net"))
+    return {
+        "cases": len(phases),
+        "wall_ms": round(wall_ms, 1),
+        "net_ms": round(net_ms, 1),
+        "wall_over_net": round(wall_ms / net_ms, 3),
+    }
+
+
+def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
+    """The peak of resident memory, MB, after each case of a folder in a process of its own."""
+    find_cases(source)  # says what is wrong in this process, not in the child
+    with tempfile.TemporaryDirectory() as out:
+        told = _child(_MEMORY, str(source), out, bundle, backend)
+    peaks = [round(float(line)) for line in told.split()]
+    return {"cases": len(peaks), "peak_mb_after_first": peaks[0], "peak_mb": peaks[-1]}
+
+
+def _child(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def _ignore(*_: object) -> None:
+    pass

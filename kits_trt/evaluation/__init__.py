@@ -1,0 +1,1 @@
+"""Scores of predicted label maps by the rules of the KiTS challenges; needs no torch."""
