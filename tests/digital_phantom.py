@@ -128,7 +128,7 @@ _NETS: Mapping[str, Mapping[str, RunNet]] = {
     "resunet-msvnet": {
         "resunet3d": lambda patches: scores_of(_hu(patches, -200, 300) > 50),
         # The kidney's mean is at 45 HU by now: kidney lies below it, tumour far above.
-        "msvnet": lambda patches: scores_of(100 * patches > 90),
+        "msvnet": lambda patches: scores_of(_hu(patches, 0, 100) > 90),
     },
     "unet3d": {"unet": lambda patches: _three_classes(_hu(patches, -79, 304))},
     "multistage25d": {

@@ -8,7 +8,8 @@ slice, slices without kidney left out, the largest component kept.
 Ours: the HU windows and the two largest kidney components, of which the paper says nothing, five
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
-kidney on a coarser grid, takes the five slices from the volume and keeps every tumour.
+kidney on a coarser grid, takes the five slices from the volume and keeps tumours from half a
+millilitre.
 """
 
 from kits_runtime.manifest.schema import (
@@ -42,6 +43,7 @@ KIDNEY_HU = (-200.0, 300.0)
 NEIGHBOURS = 5
 TUMOUR_PLANE_VOX = {"paper": 512, "small": 96}
 TUMOUR_HU = (-100.0, 250.0)
+MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
 
@@ -145,4 +147,8 @@ def _tumour_grid(preset: Preset) -> Resample:
 
 
 def _tumour_clean(preset: Preset) -> tuple[Clean, ...]:
-    return (KeepLargest(count=1, per="all"),) if preset == "paper" else (DropSmall(min_voxels=20),)
+    return (
+        (KeepLargest(count=1, per="all"),)
+        if preset == "paper"
+        else (DropSmall(min_voxels=MIN_TUMOUR_VOX),)
+    )
