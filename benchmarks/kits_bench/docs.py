@@ -6,6 +6,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kits_bench.records import stages_table
 from kits_runtime.files import replacing
@@ -25,20 +26,52 @@ beside ours.
 No record of a GPU is here: unrun.
 """
 
+_WHOLE = """## Whole cases with the default bundle
+
+Medians; without preview.
+
+| what | scan | figure |
+| --- | --- | --- |
+"""
+
 
 def page_from_records(records: Sequence[tuple[str, Mapping[str, object]]]) -> str:
     """The page's text for records by machine."""
     parts = [_INTRODUCTION]
     for machine, record in records:
-        parts.append(f"## {machine}: stages around the nets\n\n{_setting(record)}\n")
-        parts.append(stages_table(record))
+        if record["kind"] == "stages":
+            parts.append(f"## {machine}: stages around the nets\n\n{_setting(record)}\n")
+            parts.append(stages_table(record))
+    whole = [row for _, record in records for row in _rows(record)]
+    if whole:
+        parts.append(_WHOLE + "\n".join(whole) + "\n")
     return "\n".join(parts)
 
 
 def committed_records() -> list[tuple[str, Mapping[str, object]]]:
-    """The stages records that are committed, by the name of their machine."""
-    paths = sorted(RESULTS.glob("*/stages.json"))
+    """The records that are committed, by the name of their machine."""
+    paths = sorted(RESULTS.glob("*/*.json"))
     return [(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def _rows(record: Mapping[str, Any]) -> list[str]:
+    """The rows of a record of whole cases; none for a record of stages."""
+    size = " x ".join(str(n) for n in record["scan"].get("size", ["own scans"]))
+    match record["kind"]:
+        case "latency":
+            return [
+                f"| warm, file to files | {size} | {case['wall_ms']:.0f} ms, of which nets "
+                f"{case['net_ms']:.0f}, all else {case['other_ms']:.0f} |"
+                for case in record["cases"]
+            ]
+        case "cold":
+            cold = record["cold"]
+            told = f"{cold['first_window_s']:.2f} s, to the labels {cold['labels_s']:.2f} s"
+            return [f"| process start to first window | {size} | {told} |"]
+        case "memory":
+            memory = record["memory"]
+            return [f"| peak resident memory | {size} | {memory['peak_mb']:.0f} MB |"]
+    return []
 
 
 def _setting(record: Mapping[str, object]) -> str:
