@@ -1,15 +1,14 @@
 """Checkpoints of one network: safetensors with the facts in the header, written in one rename."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from kits_runtime.errors import BundleError
+from kits_runtime.files import replacing
 from kits_trt.nets import SegmentationNet, build_net
 
 _HEADER_KEY = "kits"
@@ -26,15 +25,9 @@ def write_checkpoint(
     if missing:
         raise ValueError(f"facts lack {missing}, expected at least 'net' and 'preset'; add them")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
-    os.close(handle)
-    try:
-        weights = {name: array.contiguous() for name, array in net.state_dict().items()}
-        save_file(weights, draft, metadata={_HEADER_KEY: json.dumps(facts, sort_keys=True)})
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    weights = {name: array.contiguous() for name, array in net.state_dict().items()}
+    with replacing(path) as stream:
+        stream.write(save(weights, metadata={_HEADER_KEY: json.dumps(facts, sort_keys=True)}))
 
 
 def read_checkpoint(path: Path) -> tuple[SegmentationNet, dict[str, str | int | float]]:
