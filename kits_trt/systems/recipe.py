@@ -23,7 +23,8 @@ class Crops:
     """Patches of the net's window, each anywhere in what the stage looks at.
 
     With a ``foreground_share`` that share of them is centred on a voxel of the target, the others
-    on one that is not (as far as the border allows); without it all places are alike.
+    on one that is not (as far as the border allows); without it all places are alike. The crops of
+    a case follow each other, so that a batch of ``per_case`` is made of one case.
     """
 
     per_case: int
@@ -43,14 +44,16 @@ class SliceRuns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceStacks:
-    """A slice and its neighbours, as the stage's windows take them, ``per_case`` on average.
+    """A slice and its neighbours, as the stage's windows take them.
 
-    ``shares`` says how a batch is filled: slices without kidney and tumour (background), with
-    kidney alone, with tumour. A group that no case has gives its share to the others.
+    A slice without kidney and tumour is in the group background, with kidney alone in kidney, with
+    tumour in tumour. ``shares`` says how a batch is filled: of the slices in these groups, this
+    share. Groups that no case has give their share to the others. An epoch draws ``per_case``
+    slices for each case, or (None) as many as there are in the named groups.
     """
 
-    per_case: int
-    shares: Mapping[Group, float]
+    per_case: int | None
+    shares: Mapping[tuple[Group, ...], float]
 
 
 Draw = Crops | SliceRuns | SliceStacks
@@ -74,7 +77,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """Mirrors along these axes together: (2,) swaps the patient's sides, (1, 2) is central."""
+    """Mirrors along these axes together: (2,) swaps the patient's sides."""
 
     axes: tuple[int, ...]
     chance: float = 0.5
