@@ -61,6 +61,7 @@ class _Parsed:
     builder: Any
     network: Any
     parser: Any
+    half: HalfShare
     file_batch: int | None
 
 
@@ -91,14 +92,13 @@ def build_engine(
     _check_opset(library, net, content)
     with listening(library) as (voice, heard):
         parsed = _parsed(library, net, content, (voice, heard))
-        half = half_share(library, parsed.network)
-        _check_half(net, half, options)
+        _check_half(net, parsed.half, options)
         data, tried = _built(library, net, parsed, options, (heard, progress))
     plan = tried[-1]
     return BuiltEngine(
         data=data,
         batches=plan.batches if parsed.file_batch is None else (parsed.file_batch,),
-        half=half,
+        half=parsed.half,
         plan=plan,
         plans_tried=tuple(each.shown() for each in tried),
         seconds=time.perf_counter() - started,
@@ -159,10 +159,23 @@ def _parsed(library: Library, net: NetSpec, onnx: bytes, ears: tuple[Any, Heard]
     if not parser.parse(onnx):
         raise _parse_error(net, parser, heard)
     heard.raise_again()
-    ports = [_port(network.get_input(index)) for index in range(network.num_inputs)]
-    batch = fixed_batch(checked_input(net, ports))
-    checked_output(net, [_port(network.get_output(index)) for index in range(network.num_outputs)])
-    return _Parsed(builder=builder, network=network, parser=parser, file_batch=batch)
+    try:
+        batch = _fitting_batch(net, network)
+        half = half_share(library, network)
+    except UnicodeDecodeError as error:
+        raise BundleError(
+            f"net {net.name}: found a name of bytes that are no text, expected names in UTF-8; "
+            "export the bundle again"
+        ) from error
+    return _Parsed(builder=builder, network=network, parser=parser, half=half, file_batch=batch)
+
+
+def _fitting_batch(net: NetSpec, network: Any) -> int | None:  # noqa: ANN401
+    """The batch that the file insists on, once its tensors are those of the spec."""
+    inputs = [_port(network.get_input(index)) for index in range(network.num_inputs)]
+    outputs = [_port(network.get_output(index)) for index in range(network.num_outputs)]
+    checked_output(net, outputs)
+    return fixed_batch(checked_input(net, inputs))
 
 
 def _parse_error(net: NetSpec, parser: Any, heard: Heard) -> BundleError:  # noqa: ANN401

@@ -76,7 +76,7 @@ def monitor(library: Library, heard: Heard, progress: Progress | None) -> Any:  
 
 
 def _monitor_class(base: Any) -> Any:  # noqa: ANN401
-    class Monitor(base):  # type: ignore[misc,valid-type]
+    class Monitor(base):  # type: ignore[misc]
         """Passes progress on; after an error it asks for the end of the build."""
 
         def __init__(self, heard: Heard, progress: Progress | None) -> None:
@@ -110,7 +110,7 @@ def _monitor_class(base: Any) -> Any:  # noqa: ANN401
 def _voice(module: Any) -> Any:  # noqa: ANN401
     base = module.ILogger
 
-    class Voice(base):  # type: ignore[misc]
+    class Voice(base):  # type: ignore[misc,valid-type]
         """Keeps errors and warnings for whoever listens, and passes all on to Python's log."""
 
         def __init__(self) -> None:
