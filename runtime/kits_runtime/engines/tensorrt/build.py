@@ -174,8 +174,9 @@ def _fitting_batch(net: NetSpec, network: Any) -> int | None:  # noqa: ANN401
     """The batch that the file insists on, once its tensors are those of the spec."""
     inputs = [_port(network.get_input(index)) for index in range(network.num_inputs)]
     outputs = [_port(network.get_output(index)) for index in range(network.num_outputs)]
+    batch = fixed_batch(checked_input(net, inputs))
     checked_output(net, outputs)
-    return fixed_batch(checked_input(net, inputs))
+    return batch
 
 
 def _parse_error(net: NetSpec, parser: Any, heard: Heard) -> BundleError:  # noqa: ANN401
