@@ -15,7 +15,8 @@ from kits_runtime.engine_facts import (
     version_here,
 )
 from kits_runtime.engines.cuda_driver import Gpu, Gpus
-from kits_runtime.engines.engine_cache import Built, EngineCache, EngineKey
+from kits_runtime.engines.engine_cache import EngineCache
+from kits_runtime.engines.engine_record import Built, EngineKey
 from kits_runtime.errors import BundleError
 
 GPU = Gpu(

@@ -10,7 +10,8 @@ import pytest
 
 from kits_runtime.cli import info
 from kits_runtime.engines import choose
-from kits_runtime.engines.engine_cache import Built, EngineCache, EngineKey
+from kits_runtime.engines.engine_cache import EngineCache
+from kits_runtime.engines.engine_record import Built, EngineKey
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Told = tuple[int, str, str]

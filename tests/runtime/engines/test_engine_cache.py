@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 
 from kits_runtime.engines.cuda_driver import Gpu
-from kits_runtime.engines.engine_cache import (
-    Built,
-    EngineCache,
-    EngineKey,
-    cache_folder,
-    read_entry,
-    shown_differences,
-)
+from kits_runtime.engines.engine_cache import EngineCache, cache_folder
+from kits_runtime.engines.engine_record import Built, EngineKey, read_entry, shown_differences
 from kits_runtime.engines.protocol import NetSpec
 from kits_runtime.engines.tensorrt import BuildOptions, Library, engine_key
 from kits_runtime.errors import KitsError, UsageError

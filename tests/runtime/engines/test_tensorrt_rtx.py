@@ -1,5 +1,6 @@
 """The builder on the real tensorrt_rtx, which builds ahead of time without a GPU."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -16,8 +17,17 @@ from onnx import TensorProto, helper, numpy_helper
 from rtx import rtx_or_skip
 from tensorrt_stand_ins import Builder, Layer, Network, Parser, Profile, ReportingConfig
 
+from kits_runtime.engine_facts import engine_facts
+from kits_runtime.engines.engine_cache import EngineCache
+from kits_runtime.engines.engine_record import Built
 from kits_runtime.engines.protocol import NetSpec
-from kits_runtime.engines.tensorrt import BuildOptions, BuiltEngine, Library, build_engine
+from kits_runtime.engines.tensorrt import (
+    BuildOptions,
+    BuiltEngine,
+    Library,
+    build_engine,
+    engine_key,
+)
 from kits_runtime.errors import (
     BackendUnavailableError,
     BundleError,
@@ -238,6 +248,33 @@ def test_settings_for_tensorrt_do_no_harm(rtx: Library, tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", range(6))
 def test_every_optimisation_level_builds(rtx: Library, level: int) -> None:
     assert build(rtx, net(), optimization_level=level).data
+
+
+def test_a_kept_engine_is_built_once_and_its_record_tells_how(rtx: Library, tmp_path: Path) -> None:
+    content = net("float16")
+    plan = options(precision="fp16", batch=2)
+    sha256 = hashlib.sha256(content).hexdigest()
+    key = engine_key(NET, sha256, library=rtx, options=plan, gpu=None)
+    cache = EngineCache(folder=tmp_path / "engines")
+    builds = 0
+
+    def made() -> Built:
+        nonlocal builds
+        builds += 1
+        built = build_engine(content, NET, library=rtx, options=plan)
+        return Built(data=built.data, facts=built.facts())
+
+    first, second = (cache.get_or_build(key, made, report=lambda _: None) for _ in range(2))
+    assert first == second
+    assert builds == 1
+    (entry,) = cache.entries()
+    assert entry.facts["half_share"] == 1.0
+    assert entry.facts["flops_per_window"] == CONV_FLOPS
+    assert entry.facts["batches"] == [2, 1]
+    facts = engine_facts(entry.path, nets={sha256})
+    assert facts["library"] == f"trt-rtx {rtx.version}"
+    assert "library" not in facts["differs"]  # type: ignore[operator]
+    assert "onnx_sha256" not in facts["differs"]  # type: ignore[operator]
 
 
 def unknown_operator(name: str, operator: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import nets
 import pytest
-from tensorrt_stand_ins import VERSIONS, Layer, Tensor, stand_in
+from tensorrt_stand_ins import VERSIONS, Layer, Severity, Tensor, stand_in
 
 from kits_runtime.engines.cuda_driver import Gpu, Gpus
 from kits_runtime.engines.protocol import NetSpec
@@ -224,11 +224,14 @@ def test_8_6_names_the_number_of_a_node_and_later_versions_its_name() -> None:
 def test_without_a_builder_the_driver_is_blamed() -> None:
     made = library("8.6.0")
 
-    def nothing(_logger: Any) -> Any:
+    def nothing(logger: Any) -> Any:
+        logger.log(Severity.WARNING, "CUDA initialization failure with error: 35.")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     made.module.Builder = nothing
-    with pytest.raises(BackendUnavailableError, match=r"found no builder .*nvidia-smi"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"found no builder \(CUDA .* error: 35\.\).*nvidia-smi"
+    ):
         build(made, plan())
 
 
