@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kits_runtime.manifest.schema import Stage
-from kits_trt.data.stage_pieces import CasePieces
-from kits_trt.systems.recipe import Group, Recipe, SliceStacks
+from kits_trt.data.stage_pieces import GROUPS, CasePieces
+from kits_trt.systems.recipe import Crops, Group, Recipe, SliceRuns, SliceStacks
 from kits_trt.systems.system import System
 
 Floats = NDArray[np.float64]
@@ -169,11 +170,11 @@ def _filled_batches(total: int, size: int, shares: Floats, rng: np.random.Genera
     order: list[int] = []
     given = np.zeros(len(shares), np.int64)
     for start in range(0, total, size):
-        done = min(start + size, total)
-        due = _rounded(shares * done, done)
-        batch = np.repeat(np.arange(len(shares)), np.maximum(due - given, 0))
-        given = due
-        order += [int(place) for place in rng.permutation(batch)]
+        count = min(size, total - start)
+        wanted = np.maximum(shares * (start + count) - given, 0)
+        batch = _rounded(wanted * (count / wanted.sum()), count)
+        given += batch
+        order += rng.permutation(np.repeat(np.arange(len(shares)), batch)).tolist()
     return order
 
 
