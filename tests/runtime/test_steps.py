@@ -17,7 +17,7 @@ from kits_runtime.manifest.schema import (
     ZScore,
 )
 from kits_runtime.outcome import Outcome, Outcomes
-from kits_runtime.steps import AIR_HU, STEPS, Region, prepared_region
+from kits_runtime.steps import AIR_HU, STEPS, Region, prepared_region, with_numbers
 from kits_runtime.volume import Volume
 
 SHAPE = (3, 4, 5)
@@ -336,3 +336,19 @@ def test_values_do_not_depend_on_the_scan_s_order_in_memory(step: Step) -> None:
     np.testing.assert_array_equal(rows.values, columns.values, strict=True)
     assert rows.air == columns.air
     assert columns.values.flags.c_contiguous
+
+
+def test_a_statistic_becomes_numbers_that_do_the_same_to_the_same_values() -> None:
+    data = ramp()  # evenly spread: mean -5, standard deviation 10 * sqrt((60**2 - 1) / 12)
+    std = 10 * np.sqrt(3599 / 12)
+
+    (z_score,) = with_numbers(ZScore(mean=None, std=None), data)
+    clip, scale = with_numbers(ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)), data)
+
+    assert isinstance(z_score, ZScore)
+    assert (z_score.mean, z_score.std) == pytest.approx((-5.0, std))
+    assert isinstance(clip, Clip)
+    assert (clip.lower_hu, clip.upper_hu) == pytest.approx((-5 - std / 2, -5 + std / 2))
+    assert scale == Scale(source=(clip.lower_hu, clip.upper_hu), target=(0.0, 1.0))
+    fixed = ZScore(mean=1.0, std=2.0)
+    assert with_numbers(fixed, data) == (fixed,)
