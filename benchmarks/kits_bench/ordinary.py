@@ -1,0 +1,140 @@
+"""Ordinary phantoms: how often a warning comes that was not planted, and the worst masks.
+
+``python -m kits_bench.ordinary [--bundle B] -o RECORD --pictures FOLDER`` runs a bundle over
+procedural phantoms with a seed of their own. What may be said about each is known from how it was
+made: its phase, its kidneys, and whether its labels end at the scan's edge.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kits_bench.accuracy import Result, accuracy_of, run_case, worst_first
+from kits_bench.frozen_test.rendering import write_case
+from kits_bench.machine import machine_facts
+from kits_bench.records import write_record
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, say
+from kits_runtime.files import replacing
+from kits_runtime.nifti import read_scan
+from kits_runtime.png import write_png
+from kits_runtime.preview import preview
+from kits_runtime.segmenter import Segmenter
+from kits_trt.phantom.anatomy import draw_patient
+from kits_trt.phantom.grids import draw_grid
+from kits_trt.phantom.model import Patient
+from kits_trt.phantom.rendering import Grid, render
+
+SEED = 33_190
+CASES = 32
+PICTURES = 3
+_MOST_SLICES = 160
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kits_bench.ordinary")
+    parser.add_argument("--bundle", type=Path, help="default: the one in the package")
+    parser.add_argument("--cases", type=int, default=CASES)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the record")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of the worst masks")
+    options = parser.parse_args(argv)
+    return exit_code_of(lambda: _run(options), name="ordinary", debug=False)
+
+
+def _run(options: argparse.Namespace) -> int:
+    results, expected = [], {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "masks").mkdir()
+        with Segmenter.from_bundle(options.bundle) as segmenter:
+            for number in range(options.cases):
+                patient = draw_patient(SEED, number)
+                case = folder / f"phantom_{number:05d}"
+                expected[case.name] = write_phantom(patient, case)
+                results.append(run_case(segmenter, case, phase=patient.phase, out=folder / "masks"))
+                say(f"ordinary: {results[-1]}, expected {sorted(expected[case.name])}")
+            sha256 = segmenter.bundle.sha256
+        if options.pictures is not None:
+            _write_pictures(worst_first(results)[:PICTURES], folder, options.pictures)
+    record = {
+        "kind": "ordinary",
+        "bundle": {"sha256": sha256},
+        "machine": machine_facts(),
+        "seed": SEED,
+        **accuracy_of(results),
+        "alarms": alarms_of(results, expected),
+        "worst_first": [result.case for result in worst_first(results)[:PICTURES]],
+        "cases": [asdict(result) for result in results],
+    }
+    write_record(options.out, record)
+    return EXIT_OK
+
+
+def write_phantom(patient: Patient, folder: Path) -> set[str]:
+    """Writes a phantom on its drawn grid with half as many pixels; the codes that are right."""
+    drawn = draw_grid(patient)
+    every = -(-drawn.shape[0] // _MOST_SLICES)
+    z, y, x = drawn.spacing_mm
+    grid = Grid(
+        shape=(drawn.shape[0] // every, drawn.shape[1] // 2, drawn.shape[2] // 2),
+        spacing_mm=(z * every, 2 * y, 2 * x),
+        centre_mm=drawn.centre_mm,
+    )
+    hu, labels = render(
+        patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
+    )
+    write_case(folder, {"imaging": hu, "segmentation": labels}, grid.spacing_mm, {})
+    return expected_codes(patient, labels)
+
+
+def expected_codes(patient: Patient, labels: NDArray[np.uint8]) -> set[str]:
+    """The warnings that a perfect mask of this phantom deserves, from how it was made."""
+    codes = set()
+    if patient.phase == "unenhanced":
+        codes.add("unenhanced")
+    if len({kidney.side for kidney in patient.kidneys}) < 2:
+        codes.add("one-kidney")
+    faces = (labels.take(end, axis) for axis in range(3) for end in (0, -1))
+    if any(face.any() for face in faces):
+        codes.add("cut-off")
+    return codes
+
+
+def alarms_of(results: Sequence[Result], expected: dict[str, set[str]]) -> dict[str, object]:
+    """How many scans raised a code that was not planted, and how many lack one that was."""
+    false = [set(result.warnings) - expected[result.case] for result in results]
+    missed = [expected[result.case] - set(result.warnings) for result in results]
+    planted = Counter(code for codes in expected.values() for code in codes)
+    return {
+        "scans": len(results),
+        "scans_with_a_false_alarm": sum(map(bool, false)),
+        "false_by_code": dict(sorted(Counter(code for codes in false for code in codes).items())),
+        "planted_by_code": dict(sorted(planted.items())),
+        "missed_by_code": dict(sorted(Counter(code for codes in missed for code in codes).items())),
+    }
+
+
+def _write_pictures(worst: Sequence[Result], folder: Path, pictures: Path) -> None:
+    """For each of the worst the found mask above the true one."""
+    pictures.mkdir(parents=True, exist_ok=True)
+    for place, result in enumerate(worst, start=1):
+        case = folder / result.case
+        files = (folder / "masks" / f"{result.case}.nii.gz", case / "segmentation.nii.gz")
+        volume = read_scan(case / "imaging.nii.gz").volume
+        shown = []
+        for path, title in zip(files, ("found", "true"), strict=True):
+            labels = read_scan(path).volume.data.astype(np.uint8)
+            shown.append(preview(volume, labels, [], title=f"{result.case} {title}"))
+        with replacing(pictures / f"worst-{place}.png") as stream:
+            write_png(stream, np.concatenate(shown))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
