@@ -80,12 +80,15 @@ def frozen_part(record: Record) -> str:
 
 def ordinary_part(record: Record) -> str:
     """Warnings that were not planted, and the worst of the ordinary phantoms."""
-    alarms = record["alarms"]
+    alarms, exact = record["alarms"], record["alarms_with_true_masks"]
     head = (
-        f"{alarms['scans']} procedural phantoms, as drawn: {alarms['scans_with_a_false_alarm']} "
-        f"had a warning that was not planted ({_counts(alarms['false_by_code'])}). Planted: "
-        f"{_counts(alarms['planted_by_code'])}; of these missed: "
-        f"{_counts(alarms['missed_by_code'])}. {_measured(record)}"
+        f"{alarms['scans']} procedural phantoms, as drawn. With the bundle's masks "
+        f"{alarms['scans_with_a_false_alarm']} had a warning that was not planted "
+        f"({_counts(alarms['false_by_code'])}), with the true masks "
+        f"{exact['scans_with_a_false_alarm']} ({_counts(exact['false_by_code'])}). Planted: "
+        f"{_counts(alarms['planted_by_code'])}; missed: {_counts(alarms['missed_by_code'])} with "
+        f"the bundle's masks, {_counts(exact['missed_by_code'])} with the true ones. "
+        f"{_measured(record)}"
     )
     cases = {case["case"]: case for case in record["cases"]}
     worst = []

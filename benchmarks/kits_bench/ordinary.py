@@ -8,25 +8,31 @@ made: its phase, its kidneys, and whether its labels end at the scan's edge.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_bench.accuracy import Result, accuracy_of, run_case, worst_first
+from kits_bench.accuracy import Result, accuracy_of, codes_of, run_case, worst_first
 from kits_bench.frozen_test.rendering import write_case
 from kits_bench.machine import machine_facts
 from kits_bench.records import write_record
 from kits_runtime.cli.console import EXIT_OK, exit_code_of, say
 from kits_runtime.files import replacing
+from kits_runtime.grid import box_of
 from kits_runtime.nifti import read_scan
 from kits_runtime.png import write_png
 from kits_runtime.preview import preview
+from kits_runtime.qc import quality_warnings
 from kits_runtime.segmenter import Segmenter
+from kits_runtime.statistics import class_statistics
+from kits_runtime.volume import volume_from_array
 from kits_trt.phantom.anatomy import draw_patient
+from kits_trt.phantom.cases import kits_affine
 from kits_trt.phantom.grids import draw_grid
 from kits_trt.phantom.model import Patient
 from kits_trt.phantom.rendering import Grid, render
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    results, expected = [], {}
+    results, expected, by_truth = [], {}, {}
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "masks").mkdir()
@@ -57,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
             for number in range(options.cases):
                 patient = draw_patient(SEED, number)
                 case = folder / f"phantom_{number:05d}"
-                expected[case.name] = write_phantom(patient, case)
+                expected[case.name], by_truth[case.name] = write_phantom(patient, case)
                 results.append(run_case(segmenter, case, phase=patient.phase, out=folder / "masks"))
                 say(f"ordinary: {results[-1]}, expected {sorted(expected[case.name])}")
             sha256 = segmenter.bundle.sha256
@@ -69,7 +75,8 @@ def _run(options: argparse.Namespace) -> int:
         "machine": machine_facts(),
         "seed": SEED,
         **accuracy_of(results),
-        "alarms": alarms_of(results, expected),
+        "alarms": alarms_of({r.case: set(r.warnings) for r in results}, expected),
+        "alarms_with_true_masks": alarms_of(by_truth, expected),
         "worst_first": [result.case for result in worst_first(results)[:PICTURES]],
         "cases": [asdict(result) for result in results],
     }
@@ -77,8 +84,12 @@ def _run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def write_phantom(patient: Patient, folder: Path) -> set[str]:
-    """Writes a phantom on its drawn grid with half as many pixels; the codes that are right."""
+def write_phantom(patient: Patient, folder: Path) -> tuple[set[str], set[str]]:
+    """Writes a phantom on its drawn grid with half as many pixels.
+
+    Returns:
+        The codes that it deserves by how it was made, and those that its true mask raises.
+    """
     drawn = draw_grid(patient)
     every = -(-drawn.shape[0] // _MOST_SLICES)
     z, y, x = drawn.spacing_mm
@@ -91,7 +102,10 @@ def write_phantom(patient: Patient, folder: Path) -> set[str]:
         patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
     )
     write_case(folder, {"imaging": hu, "segmentation": labels}, grid.spacing_mm, {})
-    return expected_codes(patient, labels)
+    scan = volume_from_array(hu, kits_affine(grid.spacing_mm))
+    facts = {n: class_statistics(scan, labels, v) for v, n in ((1, "kidney"), (2, "tumour"))}
+    raised = quality_warnings(scan, labels, reach=box_of(scan.shape), statistics=facts)
+    return expected_codes(patient, labels), set(codes_of(raised))
 
 
 def expected_codes(patient: Patient, labels: NDArray[np.uint8]) -> set[str]:
@@ -107,13 +121,13 @@ def expected_codes(patient: Patient, labels: NDArray[np.uint8]) -> set[str]:
     return codes
 
 
-def alarms_of(results: Sequence[Result], expected: dict[str, set[str]]) -> dict[str, object]:
+def alarms_of(raised: Mapping[str, set[str]], expected: Mapping[str, set[str]]) -> dict[str, Any]:
     """How many scans raised a code that was not planted, and how many lack one that was."""
-    false = [set(result.warnings) - expected[result.case] for result in results]
-    missed = [expected[result.case] - set(result.warnings) for result in results]
+    false = [codes - expected[case] for case, codes in raised.items()]
+    missed = [expected[case] - codes for case, codes in raised.items()]
     planted = Counter(code for codes in expected.values() for code in codes)
     return {
-        "scans": len(results),
+        "scans": len(raised),
         "scans_with_a_false_alarm": sum(map(bool, false)),
         "false_by_code": dict(sorted(Counter(code for codes in false for code in codes).items())),
         "planted_by_code": dict(sorted(planted.items())),
@@ -133,7 +147,15 @@ def _write_pictures(worst: Sequence[Result], folder: Path, pictures: Path) -> No
             labels = read_scan(path).volume.data.astype(np.uint8)
             shown.append(preview(volume, labels, [], title=f"{result.case} {title}"))
         with replacing(pictures / f"worst-{place}.png") as stream:
-            write_png(stream, np.concatenate(shown))
+            write_png(stream, halved(np.concatenate(shown)))
+
+
+def halved(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture of half the height and width: the mean of two pixels by two."""
+    rows, columns = (size // 2 for size in picture.shape[:2])
+    blocks = picture[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2, 3)
+    mean: NDArray[np.uint8] = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return mean
 
 
 if __name__ == "__main__":
