@@ -17,7 +17,7 @@ from kits_trt.phantom.model import Patient
 from kits_trt.phantom.phases import PHASES
 from kits_trt.phantom.rendering import render
 
-SHAPE, SPACING_MM = (64, 112, 112), (5.0, 3.8, 3.8)
+SHAPE, SPACING_MM = (46, 84, 84), (7.0, 5.0, 5.0)
 PATIENTS = 32
 
 
@@ -40,8 +40,7 @@ def test_true_masks_of_ordinary_phantoms_raise_what_was_planted_alone() -> None:
         false += sorted(raised - expected)
         missed += sorted(expected - raised)
         planted += len(expected)
-    # An atrophic kidney may rightly be small and one patient in fifty takes contrast up poorly.
-    assert len(false) <= 1, false
+    assert false == []
     assert missed == []
     assert planted >= 8
 
