@@ -16,6 +16,7 @@ from kits_trt.evaluation.evaluate import evaluate
 from kits_trt.evaluation.label_maps import read_labels
 from kits_trt.evaluation.pairs import Pair
 from kits_trt.evaluation.protocols import PROTOCOLS
+from kits_trt.phantom.phases import PHASES
 
 SEED = 20_190
 RESAMPLES = 10_000
@@ -27,6 +28,16 @@ _SIZES_CM = ((2.0, "tumour up to 2 cm"), (4.0, "2 to 4 cm"), (7.0, "4 to 7 cm"))
 _LARGEST = "tumour above 7 cm"
 _SLICES_MM = ((1.5, "slices up to 1.5 mm"), (3.0, "above 1.5 to 3 mm"))
 _THICKEST = "slices above 3 mm"
+_NO_TUMOUR = "no tumour"
+# The order in which groups are told.
+_ORDER = (
+    *(name for _, name in _SIZES_CM),
+    *(_LARGEST, _NO_TUMOUR, *PHASES),
+    *(name for _, name in _SLICES_MM),
+    _THICKEST,
+)
+# The resampled medians of fewer values are hardly more than the values themselves.
+FEWEST_FOR_AN_INTERVAL = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +102,7 @@ def codes_of(warnings: Iterable[str]) -> tuple[str, ...]:
 def size_of(result: Result) -> str:
     """The group of a result by its tumour's size."""
     if not result.tumour_cm:
-        return "no tumour"
+        return _NO_TUMOUR
     return next((name for most, name in _SIZES_CM if result.tumour_cm <= most), _LARGEST)
 
 
@@ -115,7 +126,7 @@ def accuracy_of(results: Sequence[Result]) -> dict[str, Any]:
         "groups": {
             grouping: {
                 name: scores_of([result for result in results if group_of(result) == name])
-                for name in sorted({group_of(result) for result in results})
+                for name in sorted({group_of(result) for result in results}, key=_ORDER.index)
             }
             for grouping, group_of in GROUPINGS.items()
         },
@@ -143,9 +154,12 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _facts(values: Sequence[float]) -> dict[str, Any]:
+    interval = None
+    if len(values) >= FEWEST_FOR_AN_INTERVAL:
+        interval = [round(value, 4) for value in median_interval(values)]
     return {
         "median": round(statistics.median(values), 4),
-        "interval_95_of_median": [round(value, 4) for value in median_interval(values)],
+        "interval_95_of_median": interval,
         "mean": round(statistics.fmean(values), 4),
         "lowest": round(min(values), 4),
     }

@@ -153,6 +153,8 @@ def _row(name: str, scores: Record) -> str:
 def _interval(facts: Record | None) -> str:
     if facts is None:
         return "-"
+    if facts["interval_95_of_median"] is None:
+        return f"{facts['median']:.3f} (few)"
     low, high = facts["interval_95_of_median"]
     return f"{facts['median']:.3f} ({low:.3f} to {high:.3f})"
 
