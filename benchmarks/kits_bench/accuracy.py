@@ -1,15 +1,17 @@
 """How well a bundle does on scans whose labels are known: one result a scan, medians of many."""
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kits_runtime.cases import Case
+from kits_runtime.files import replacing
 from kits_runtime.pipeline import job_for, read_case, segment_case, write_case
 from kits_runtime.segmenter import Segmenter
 from kits_trt.evaluation.evaluate import evaluate
@@ -91,6 +93,18 @@ def run_case(segmenter: Segmenter, folder: Path, *, phase: str, out: Path) -> Re
         warnings=codes_of(run.warnings),
         total_ms=round(run.total_ms),
     )
+
+
+def kept_result(path: Path, make: Callable[[], Result]) -> Result:
+    """The result that an earlier run left in a file, or a new one, which is left there."""
+    if path.is_file():
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return Result(**{**plain, "warnings": tuple(plain["warnings"])})
+    result = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(json.dumps(asdict(result)).encode())
+    return result
 
 
 def codes_of(warnings: Iterable[str]) -> tuple[str, ...]:

@@ -6,19 +6,20 @@ made: its phase, its kidneys, and whether its labels end at the scan's edge.
 """
 
 import argparse
+import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_bench.accuracy import Result, accuracy_of, codes_of, run_case, worst_first
-from kits_bench.frozen_test.rendering import write_case
+from kits_bench.accuracy import Result, accuracy_of, codes_of, kept_result, run_case, worst_first
+from kits_bench.frozen_test.rendering import STAMP, write_case
 from kits_bench.machine import machine_facts
 from kits_bench.records import write_record
 from kits_runtime.cli.console import EXIT_OK, exit_code_of, say
@@ -49,26 +50,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, help="default: the one in the package")
     parser.add_argument("--cases", type=int, default=CASES)
     parser.add_argument("-o", "--out", type=Path, required=True, help="the record")
+    parser.add_argument("--work", type=Path, default=Path("out/ordinary"), help="scans, masks")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so many")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the worst masks")
     options = parser.parse_args(argv)
     return exit_code_of(lambda: _run(options), name="ordinary", debug=False)
 
 
 def _run(options: argparse.Namespace) -> int:
+    work: Path = options.work
+    (work / "masks").mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * options.minutes
     results, expected, by_truth = [], {}, {}
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "masks").mkdir()
-        with Segmenter.from_bundle(options.bundle) as segmenter:
-            for number in range(options.cases):
-                patient = draw_patient(SEED, number)
-                case = folder / f"phantom_{number:05d}"
-                expected[case.name], by_truth[case.name] = write_phantom(patient, case)
-                results.append(run_case(segmenter, case, phase=patient.phase, out=folder / "masks"))
-                say(f"ordinary: {results[-1]}, expected {sorted(expected[case.name])}")
-            sha256 = segmenter.bundle.sha256
-        if options.pictures is not None:
-            _write_pictures(worst_first(results)[:PICTURES], folder, options.pictures)
+    with Segmenter.from_bundle(options.bundle) as segmenter:
+        for number in range(options.cases):
+            if time.monotonic() > end:
+                say(f"ordinary: {number} of {options.cases} done; call again to go on")
+                return EXIT_OK
+            result = _result_of(segmenter, number, work)
+            expected[result.case], by_truth[result.case] = codes_in(work / "scans" / result.case)
+            results.append(result)
+            say(f"ordinary: {result}, expected {sorted(expected[result.case])}")
+        sha256 = segmenter.bundle.sha256
+    if options.pictures is not None:
+        _write_pictures(worst_first(results)[:PICTURES], work, options.pictures)
     record = {
         "kind": "ordinary",
         "bundle": {"sha256": sha256},
@@ -84,12 +89,27 @@ def _run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def write_phantom(patient: Patient, folder: Path) -> tuple[set[str], set[str]]:
-    """Writes a phantom on its drawn grid with half as many pixels.
+def _result_of(segmenter: Segmenter, number: int, work: Path) -> Result:
+    patient = draw_patient(SEED, number)
+    folder = work / "scans" / f"phantom_{number:05d}"
 
-    Returns:
-        The codes that it deserves by how it was made, and those that its true mask raises.
-    """
+    def make() -> Result:
+        if not folder.is_dir():
+            write_phantom(patient, folder)
+        return run_case(segmenter, folder, phase=patient.phase, out=work / "masks")
+
+    kept = work / "results" / segmenter.bundle.sha256[:12] / f"{folder.name}.json"
+    return kept_result(kept, make)
+
+
+def codes_in(folder: Path) -> tuple[set[str], set[str]]:
+    """The codes that a written phantom deserves by how it was made, and that its truth raises."""
+    stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+    return set(stamp["expected"]), set(stamp["by_truth"])
+
+
+def write_phantom(patient: Patient, folder: Path) -> None:
+    """Writes a phantom on its drawn grid with half as many pixels, and what may be said of it."""
     drawn = draw_grid(patient)
     every = -(-drawn.shape[0] // _MOST_SLICES)
     z, y, x = drawn.spacing_mm
@@ -101,11 +121,11 @@ def write_phantom(patient: Patient, folder: Path) -> tuple[set[str], set[str]]:
     hu, labels = render(
         patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
     )
-    write_case(folder, {"imaging": hu, "segmentation": labels}, grid.spacing_mm, {})
     scan = volume_from_array(hu, kits_affine(grid.spacing_mm))
     facts = {n: class_statistics(scan, labels, v) for v, n in ((1, "kidney"), (2, "tumour"))}
     raised = quality_warnings(scan, labels, reach=box_of(scan.shape), statistics=facts)
-    return expected_codes(patient, labels), set(codes_of(raised))
+    stamp = {"expected": sorted(expected_codes(patient, labels)), "by_truth": codes_of(raised)}
+    write_case(folder, {"imaging": hu, "segmentation": labels}, grid.spacing_mm, stamp)
 
 
 def expected_codes(patient: Patient, labels: NDArray[np.uint8]) -> set[str]:
@@ -135,12 +155,12 @@ def alarms_of(raised: Mapping[str, set[str]], expected: Mapping[str, set[str]]) 
     }
 
 
-def _write_pictures(worst: Sequence[Result], folder: Path, pictures: Path) -> None:
+def _write_pictures(worst: Sequence[Result], work: Path, pictures: Path) -> None:
     """For each of the worst the found mask above the true one."""
     pictures.mkdir(parents=True, exist_ok=True)
     for place, result in enumerate(worst, start=1):
-        case = folder / result.case
-        files = (folder / "masks" / f"{result.case}.nii.gz", case / "segmentation.nii.gz")
+        case = work / "scans" / result.case
+        files = (work / "masks" / f"{result.case}.nii.gz", case / "segmentation.nii.gz")
         volume = read_scan(case / "imaging.nii.gz").volume
         shown = []
         for path, title in zip(files, ("found", "true"), strict=True):

@@ -5,13 +5,16 @@ frozen test's dev subset again and again, one setting changed at a time.
 """
 
 import argparse
+import itertools
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kits_bench.accuracy import Result, run_case, scores_of
+from kits_bench.accuracy import Result, kept_result, run_case, scores_of
 from kits_bench.frozen_test.configuration import Configuration, FrozenCase, read_configuration
 from kits_bench.frozen_test.probe import check_renderer
 from kits_bench.frozen_test.rendering import thinned_labels, write_case
@@ -25,7 +28,7 @@ from kits_trt.phantom.phases import PHASES, Phase
 from kits_trt.phantom.real_anatomy import patient_from_labels
 from kits_trt.phantom.rendering import render
 
-CASES = 4
+CASES = 3
 # Thin slices, so that thicker ones can be had by leaving some out; not so many that it takes long.
 THINNEST_MM = 1.25
 
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, help="default: the one in the package")
     parser.add_argument("--cases", type=int, default=CASES)
     parser.add_argument("-o", "--out", type=Path, required=True, help="the record")
+    parser.add_argument("--work", type=Path, default=Path("out/robustness"), help="results")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so many")
     options = parser.parse_args(argv)
     return exit_code_of(lambda: _run(options), name="robustness", debug=False)
 
@@ -71,16 +76,21 @@ def _run(options: argparse.Namespace) -> int:
     maps = label_files(options.anatomy)
     cases = _cases(configuration, maps)[: options.cases]
     results: dict[tuple[str, str], list[Result]] = {}
+    end = time.monotonic() + 60 * options.minutes
     with Segmenter.from_bundle(options.bundle) as segmenter, TemporaryDirectory() as name:
-        folder = Path(name)
+        sha256, folder = segmenter.bundle.sha256, Path(name)
         (folder / "masks").mkdir()
-        for case in cases:
-            for setting in settings():
-                where = write_setting(case, setting, configuration, maps=maps, folder=folder)
-                result = run_case(segmenter, where, phase=setting.phase, out=folder / "masks")
-                results.setdefault((setting.sweep, str(setting.value)), []).append(result)
-                say(f"robustness: {setting.sweep} {setting.value}: {result}")
-        sha256 = segmenter.bundle.sha256
+        for case, setting in itertools.product(cases, settings()):
+            if time.monotonic() > end:
+                say(f"robustness: stopped at {case.case}, {setting}; call again to go on")
+                return EXIT_OK
+            where = (case, setting, configuration)
+            make = partial(_measured, segmenter, where, maps=maps, folder=folder)
+            key = f"{sha256[:12]}-{configuration.sha256[:12]}"
+            point = f"{setting.sweep}, {setting.value}"
+            result = kept_result(options.work / key / case.case / f"{point}.json", make)
+            results.setdefault((setting.sweep, str(setting.value)), []).append(result)
+            say(f"robustness: {point}: {result}")
     record = {
         "kind": "robustness",
         "configuration_sha256": configuration.sha256,
@@ -109,6 +119,18 @@ def _cases(configuration: Configuration, maps: Mapping[str, Path]) -> list[Froze
             "maps; give the challenge's folder with --anatomy"
         )
     return thin
+
+
+def _measured(
+    segmenter: Segmenter,
+    what: tuple[FrozenCase, Setting, Configuration],
+    *,
+    maps: Mapping[str, Path],
+    folder: Path,
+) -> Result:
+    case, setting, configuration = what
+    where = write_setting(case, setting, configuration, maps=maps, folder=folder)
+    return run_case(segmenter, where, phase=setting.phase, out=folder / "masks")
 
 
 def write_setting(

@@ -1,6 +1,7 @@
 """One result a scan, medians of many, groups and intervals."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from kits_bench.accuracy import (
     Result,
     accuracy_of,
     codes_of,
+    kept_result,
     median_interval,
     size_of,
     thickness_of,
@@ -81,6 +83,13 @@ def test_the_interval_of_equal_values_is_that_value() -> None:
 def test_codes_are_what_stands_before_the_first_colon_and_has_no_blank() -> None:
     warnings = ("cut-off: the mask", "neither sform nor qform: axes", "cut-off: again", "plain")
     assert codes_of(warnings) == ("cut-off",)
+
+
+def test_a_result_is_made_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "kept" / "a.json"
+    given = replace(PLAIN, warnings=("cut-off",))
+    assert kept_result(path, lambda: given) == given
+    assert kept_result(path, lambda: PLAIN) == given
 
 
 def test_the_worst_comes_first() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kits_bench.ordinary import SEED, alarms_of, expected_codes, halved, write_phantom
+from kits_bench.ordinary import SEED, alarms_of, codes_in, expected_codes, halved, write_phantom
 from kits_runtime.grid import box_of
 from kits_runtime.qc import quality_warnings
 from kits_runtime.statistics import class_statistics
@@ -82,13 +82,16 @@ def test_a_phantom_is_written_with_half_the_pixels_it_was_drawn_with(tmp_path: P
     import nibabel as nib
 
     number = 3
-    write_phantom(draw_patient(SEED, number), tmp_path / "case")
+    patient = draw_patient(SEED, number)
+    write_phantom(patient, tmp_path / "case")
     scan, labels = (
         nib.load(tmp_path / "case" / f"{n}.nii.gz") for n in ("imaging", "segmentation")
     )
     assert scan.shape[1:] == (256, 256)
     assert scan.shape == labels.shape
     np.testing.assert_array_equal(scan.affine, labels.affine)
+    expected, by_truth = codes_in(tmp_path / "case")
+    assert expected == by_truth == expected_codes(patient, np.asarray(labels.dataobj))
 
 
 def test_a_halved_picture_is_the_mean_of_two_pixels_by_two() -> None:

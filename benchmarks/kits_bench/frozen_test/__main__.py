@@ -8,14 +8,13 @@ stopped; with ``--minutes`` it ends by itself. The record appears when all cases
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from kits_bench.accuracy import Result, accuracy_of, run_case, worst_first
+from kits_bench.accuracy import Result, accuracy_of, kept_result, run_case, worst_first
 from kits_bench.frozen_test.configuration import (
     SUBSETS,
     VERSION,
@@ -29,7 +28,6 @@ from kits_bench.machine import machine_facts
 from kits_bench.records import write_record
 from kits_runtime.cli.console import EXIT_OK, exit_code_of, say
 from kits_runtime.engines import BACKENDS
-from kits_runtime.files import replacing
 from kits_runtime.segmenter import Segmenter
 from kits_trt.evaluation.pairs import label_files
 
@@ -110,18 +108,14 @@ def _result_of(
 ) -> Result:
     """The result of an earlier run of the same bundle on the same scan, or a new one."""
     key = f"{segmenter.bundle.sha256[:12]}-{segmenter.backend.name}-{configuration.sha256[:12]}"
-    path = out / "results" / key / f"{case.case}.json"
-    if path.is_file():
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        return Result(**{**plain, "warnings": tuple(plain["warnings"])})
-    folder = rendered_case(case, configuration, maps=maps, cache=out / "scans")
-    masks = out / "masks"
-    masks.mkdir(parents=True, exist_ok=True)
-    result = run_case(segmenter, folder, phase=case.phase, out=masks)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as stream:
-        stream.write(json.dumps(asdict(result)).encode())
-    return result
+
+    def make() -> Result:
+        folder = rendered_case(case, configuration, maps=maps, cache=out / "scans")
+        masks = out / "masks"
+        masks.mkdir(parents=True, exist_ok=True)
+        return run_case(segmenter, folder, phase=case.phase, out=masks)
+
+    return kept_result(out / "results" / key / f"{case.case}.json", make)
 
 
 def _what_ran(segmenter: Segmenter, configuration: Configuration) -> dict[str, object]:

@@ -22,7 +22,7 @@ from kits_trt.phantom.rendering import render
 
 _HIGHEST_LABEL = 2
 _SPACING_TOLERANCE = 1e-3
-_STAMP = "rendered.json"
+STAMP = "rendered.json"
 
 
 def rendered_case(
@@ -89,7 +89,7 @@ def write_case(
             image = nib.Nifti1Image(data, kits_affine(spacing_mm))  # type: ignore[no-untyped-call]
             with gzip.open(partial / f"{name}.nii.gz", "wb", 1) as stream:
                 image.to_stream(stream)
-        (partial / _STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+        (partial / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
     finally:
@@ -98,6 +98,6 @@ def write_case(
 
 def _stamp_in(folder: Path) -> object:
     try:
-        return json.loads((folder / _STAMP).read_text(encoding="utf-8"))
+        return json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
