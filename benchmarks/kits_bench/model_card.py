@@ -114,7 +114,10 @@ def odd_part(record: Record) -> str:
             f"| {scan['total_ms'] / 1000:.1f} |"
         )
     peak = max(scan["peak_rss_mb"] for scan in record["scans"])
-    return "\n".join([*rows, "", f"Peak memory {peak} MB. {_measured(record)}"]) + "\n"
+    machine = record["machine"]
+    load = f"{machine['cores']} cores under a load of {machine['load_before']:g}"
+    told = f"Peak memory {peak} MB; {load}. {_measured(record)}"
+    return "\n".join([*rows, "", told]) + "\n"
 
 
 def robustness_part(record: Record) -> str:
