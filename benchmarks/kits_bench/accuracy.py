@@ -134,6 +134,7 @@ GROUPINGS: Mapping[str, Callable[[Result], str]] = {
 
 def accuracy_of(results: Sequence[Result]) -> dict[str, Any]:
     """The medians of all results and of their groups, with how often nothing was found."""
+    free = [result for result in results if not result.tumour_cm]
     codes = Counter(code for result in results for code in result.warnings)
     return {
         "all": scores_of(results),
@@ -145,6 +146,8 @@ def accuracy_of(results: Sequence[Result]) -> dict[str, Any]:
             for grouping, group_of in GROUPINGS.items()
         },
         "empty_results": sum(result.empty for result in results),
+        "tumour_free": len(free),
+        "tumour_free_with_a_tumour_found": sum(result.dice_tumour < 1 for result in free),
         "warnings": dict(sorted(codes.items())),
     }
 

@@ -87,7 +87,9 @@ def ordinary_part(record: Record) -> str:
         f"({_counts(alarms['false_by_code'])}), with the true masks "
         f"{exact['scans_with_a_false_alarm']} ({_counts(exact['false_by_code'])}). Planted: "
         f"{_counts(alarms['planted_by_code'])}; missed: {_counts(alarms['missed_by_code'])} with "
-        f"the bundle's masks, {_counts(exact['missed_by_code'])} with the true ones. "
+        f"the bundle's masks, {_counts(exact['missed_by_code'])} with the true ones. Of "
+        f"{record['tumour_free']} without a tumour "
+        f"{record['tumour_free_with_a_tumour_found']} were given one. "
         f"{_measured(record)}"
     )
     cases = {case["case"]: case for case in record["cases"]}

@@ -45,6 +45,7 @@ def test_medians_are_those_of_all_and_of_each_group() -> None:
     assert found["groups"]["phase"]["arterial"]["cases"] == 2
     assert found["groups"]["tumour size"]["no tumour"]["dice_tumour"] is None
     assert found["empty_results"] == 1
+    assert (found["tumour_free"], found["tumour_free_with_a_tumour_found"]) == (1, 0)
 
 
 @pytest.mark.parametrize(
