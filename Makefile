@@ -94,8 +94,9 @@ bench: $(VENV)/.installed ## measure; BENCH_ARGS goes to kits-bench
 	@$(VENV)/bin/kits-bench $(BENCH_ARGS)
 
 .PHONY: docs-tables
-docs-tables: $(VENV)/.installed ## write docs/benchmarks.md from the committed records
+docs-tables: $(VENV)/.installed ## write docs/benchmarks.md and MODEL_CARD.md from the committed records
 	@$(VENV)/bin/python -m kits_bench.docs
+	@$(VENV)/bin/python -m kits_bench.model_card
 
 # The recipe of the bundle in the package: phantoms alone. Steps end at the minutes given, so a quiet or
 # faster machine trains longer; the bundle's card says how many steps its nets had.

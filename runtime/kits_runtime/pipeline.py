@@ -19,9 +19,10 @@ from kits_runtime.files import replacing
 from kits_runtime.nifti import Scan, read_scan, write_labels
 from kits_runtime.png import write_png
 from kits_runtime.preview import preview
+from kits_runtime.qc import quality_warnings
 from kits_runtime.record import RunRecord, versions
 from kits_runtime.segmenter import Progress, Segmentation, Segmenter
-from kits_runtime.statistics import ClassStatistics, class_statistics, remarks_on
+from kits_runtime.statistics import ClassStatistics, class_statistics
 
 _HASHED_AT_ONCE = 1 << 22
 
@@ -128,6 +129,8 @@ def write_case(case: SegmentedCase, names: tuple[str, ...]) -> CaseRecord:
     job, clock = case.read.job, Clock()
     with clock.phase("statistics"):
         statistics = _statistics(case, names)
+    with clock.phase("quality"):
+        remarks = _remarks(case, statistics)
     try:
         _withdraw_record(job)
         with clock.phase("write"):
@@ -142,7 +145,7 @@ def write_case(case: SegmentedCase, names: tuple[str, ...]) -> CaseRecord:
             scan_sha256=case.read.sha256,
             mask_sha256=mask_sha256,
             statistics=statistics,
-            run=_whole_run(case, clock, remarks_on(statistics)),
+            run=_whole_run(case, clock, remarks),
         )
         with replacing(job.record) as stream:
             stream.write((json.dumps(record.to_plain(), indent=1) + "\n").encode())
@@ -200,6 +203,13 @@ def _statistics(case: SegmentedCase, names: tuple[str, ...]) -> dict[str, ClassS
         for value, name in enumerate(names)
         if value
     }
+
+
+def _remarks(case: SegmentedCase, statistics: Mapping[str, ClassStatistics]) -> tuple[str, ...]:
+    result = case.result
+    return quality_warnings(
+        case.read.scan.volume, result.model_labels, reach=result.reach, statistics=statistics
+    )
 
 
 def _picture(case: SegmentedCase, names: tuple[str, ...]) -> NDArray[np.uint8]:

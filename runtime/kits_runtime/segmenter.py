@@ -28,6 +28,7 @@ from kits_runtime.engines import (
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
+from kits_runtime.qc import NOTHING_FOUND
 from kits_runtime.record import (
     BackendFacts,
     BundleFacts,
@@ -236,7 +237,7 @@ def _counted(engine: Engine, name: str, asked: dict[str, int]) -> RunNet:
 
 
 def _remarks(result: CascadeResult, sizes_ml: dict[str, float]) -> tuple[str, ...]:
-    empty = () if any(sizes_ml.values()) else ("nothing was found: every voxel is background",)
+    empty = () if any(sizes_ml.values()) else (NOTHING_FOUND,)
     return (*result.remarks, *empty)
 
 

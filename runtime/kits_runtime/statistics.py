@@ -1,6 +1,5 @@
 """What a mask says in numbers: size, side, extent and brightness of each class."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,6 @@ from kits_runtime.volume import Volume
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-_FAINT = 0.05  # of both kidneys together; the smaller one of a pair has a third or more
 _DIRECTIONS = 1000
 _DIRECTIONS_AT_ONCE = 20  # of a large kidney, some 20 000 ends of rows at once, make 3 MB
 
@@ -72,21 +70,6 @@ def class_statistics(
         mean_hu=float(volume.data[box.slices][inside].mean(dtype=np.float64)),
         touches_border=_touches(box, volume.shape),
     )
-
-
-def remarks_on(statistics: Mapping[str, ClassStatistics]) -> tuple[str, ...]:
-    """What is odd about a mask, one sentence each; nothing was found is no oddity here."""
-    remarks = [
-        f"{name} reaches the edge of the scan: part of it may lie outside"
-        for name, facts in statistics.items()
-        if facts.touches_border
-    ]
-    kidney = statistics.get("kidney")
-    if kidney is not None and kidney.volume_ml:
-        for side, found_ml in (("right", kidney.right_ml), ("left", kidney.left_ml)):
-            if found_ml < _FAINT * kidney.volume_ml:
-                remarks.append(f"hardly any kidney was found on the patient's {side}")
-    return tuple(remarks)
 
 
 def longest_distance_mm(mask: Mask, spacing_mm: tuple[float, float, float]) -> float:

@@ -18,6 +18,7 @@ from kits_runtime import (
     volume_from_array,
 )
 from kits_runtime.engines import choose
+from kits_runtime.qc import NOTHING_FOUND
 
 ONE_THREAD = EngineOptions(threads=1)
 VOXEL_ML = 5 * 4 * 4 / 1000
@@ -143,7 +144,7 @@ def test_an_empty_scan_is_all_background_and_says_so(plain: Segmenter) -> None:
     assert not found.labels.any()
     assert found.reach.empty
     assert found.record.volumes_ml == {"kidney": 0, "tumour": 0}
-    assert found.record.warnings == ("nothing was found: every voxel is background",)
+    assert found.record.warnings == (NOTHING_FOUND,)
 
 
 def test_threads_that_segment_at_once_get_their_own_answers(plain: Segmenter) -> None:

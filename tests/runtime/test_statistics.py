@@ -8,7 +8,7 @@ from scipy.spatial.distance import pdist
 from stages import unhurried, volume
 
 from kits_runtime.grid import Box
-from kits_runtime.statistics import class_statistics, longest_distance_mm, remarks_on
+from kits_runtime.statistics import class_statistics, longest_distance_mm
 
 SPACING_MM = (3.0, 2.0, 1.0)
 
@@ -112,22 +112,3 @@ def test_a_reach_around_the_labels_changes_nothing() -> None:
     reach = Box((3, 9, 4), (14, 27, 40))
     assert class_statistics(scan, labels, 1, reach=reach) == class_statistics(scan, labels, 1)
     assert class_statistics(scan, labels, 2, reach=Box((0, 0, 0), (0, 0, 0))).volume_ml == 0
-
-
-def test_remarks_tell_of_a_cut_organ_and_of_a_kidney_that_is_not_there() -> None:
-    labels = labelled(((slice(0, 5), slice(10, 16), slice(24, 32)), 1), (BOX, 2))
-    scan = volume(np.zeros(labels.shape, np.int16), SPACING_MM)
-    facts = {
-        "kidney": class_statistics(scan, labels, 1),
-        "tumour": class_statistics(scan, labels, 2),
-    }
-    assert remarks_on(facts) == (
-        "kidney reaches the edge of the scan: part of it may lie outside",
-        "hardly any kidney was found on the patient's right",
-    )
-
-
-def test_two_whole_kidneys_give_no_remark() -> None:
-    labels = labelled((BOX, 1), ((slice(5, 10), slice(10, 16), slice(28, 36)), 1))
-    scan = volume(np.zeros(labels.shape, np.int16), SPACING_MM)
-    assert remarks_on({"kidney": class_statistics(scan, labels, 1)}) == ()

@@ -66,7 +66,12 @@ def test_people_are_told_backend_reason_volumes_and_where_the_mask_is(
     kits_infer: Any, scan: Path, tmp_path: Path
 ) -> None:
     ended = kits_infer("-i", scan, "-o", tmp_path / "out")
-    backend, case = ended.err.splitlines()
+    backend, case, *warnings = ended.err.splitlines()
+    # The phantom's body is water, and 20 cm wide.
+    heads = [warning.split(",")[0] for warning in warnings]
+    assert heads[0] == "scan: warning: water: the body is as uniform as water"
+    assert heads[1].startswith("scan: warning: small-section: the body measures ")
+    assert len(heads) == 2
     assert backend == "backend ort-cpu (fp32): asked for by name"
     assert case.startswith(f"scan: kidney {KIDNEY_ML:.1f} ml, tumour {TUMOUR_ML:.1f} ml, ")
     assert case.endswith(f" s, {tmp_path}/out/scan.nii.gz")
@@ -125,6 +130,8 @@ def test_the_summary_has_a_row_a_case(kits_infer: Any, folder: Path, tmp_path: P
     assert float(rows["a"]["kidney_ml"]) == pytest.approx(KIDNEY_ML, abs=1e-3)
     assert float(rows["a"]["tumour_ml"]) == pytest.approx(TUMOUR_ML, abs=1e-3)
     assert int(rows["a"]["total_ms"]) > 0
+    assert rows["a"]["warnings"].startswith("water: ")
+    assert "; small-section: " in rows["a"]["warnings"]
     assert (rows["b"]["status"], rows["b"]["kidney_ml"]) == ("failed", "")
     assert "b.nii.gz: found" in rows["b"]["error"]
 
