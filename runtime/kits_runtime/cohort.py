@@ -5,7 +5,6 @@ three cases are on their way at once, so memory does not grow with their number.
 is reported and the rest go on.
 """
 
-import importlib
 import logging
 import queue
 import threading
@@ -158,8 +157,6 @@ class _Run:
         self._masks.end()
 
     def write_all(self) -> None:
-        # A fifth of a second that clean-up would wait for, spent here beside the first reading.
-        importlib.import_module("scipy.ndimage")
         names = self._segmenter.bundle.manifest.labels
         while (case := self._masks.take()) is not None:
             job = case.read.job
