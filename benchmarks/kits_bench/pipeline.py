@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kits_runtime.cases import Case, find_cases
+from kits_runtime.cases import find_cases
 from kits_runtime.cohort import run_cohort
-from kits_runtime.pipeline import job_for, read_case, segment_case, write_case
+from kits_runtime.memory import Memory
+from kits_runtime.pipeline import Job, job_for, read_case, segment_case, write_case
 from kits_runtime.segmenter import Segmenter
 
 Facts = dict[str, object]
@@ -44,21 +45,20 @@ with Segmenter.from_bundle(sys.argv[3] or None, backend=sys.argv[4]) as segmente
 
 def warm_latency(segmenter: Segmenter, source: Path, *, repeats: int) -> list[Facts]:
     """Each case file to files, in turns; medians of milliseconds by phase and in total."""
-    cases = find_cases(source)
+    cases, memory = find_cases(source), Memory()
     runs: dict[str, list[Mapping[str, float]]] = {case.name: [] for case in cases}
     with tempfile.TemporaryDirectory() as out:
         for round_ in range(repeats + 1):
             for case in cases:
-                phases = _phases(segmenter, case, Path(out))
+                phases = _phases(segmenter, job_for(case, Path(out), with_picture=False), memory)
                 if round_:
                     runs[case.name].append(phases)
     return [{"case": case.name, **_medians(runs[case.name])} for case in cases]
 
 
-def _phases(segmenter: Segmenter, case: Case, out: Path) -> Mapping[str, float]:
-    job = job_for(case, out, with_picture=False)
+def _phases(segmenter: Segmenter, job: Job, memory: Memory) -> Mapping[str, float]:
     start = time.perf_counter()
-    done = segment_case(segmenter, read_case(job))
+    done = segment_case(segmenter, read_case(job, memory=memory))
     record = write_case(done, segmenter.bundle.manifest.labels)
     return {**record.run.stage_ms, "wall": (time.perf_counter() - start) * 1e3}
 

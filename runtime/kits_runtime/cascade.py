@@ -6,13 +6,14 @@ by; what it found serves the stages after it, and the overlay of some of them is
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.clock import Clock
 from kits_runtime.decide import background_scores
-from kits_runtime.grid import Box, Grid, bounding_box, grid_over
+from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
 from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
 from kits_runtime.look import boxes_to_look_at
 from kits_runtime.manifest.schema import (
@@ -24,7 +25,8 @@ from kits_runtime.manifest.schema import (
     Slices,
     Stage,
 )
-from kits_runtime.outcome import Outcome
+from kits_runtime.memory import Memory
+from kits_runtime.outcome import Outcome, zeros_stored_as
 from kits_runtime.steps import prepared_region
 from kits_runtime.tidy import Frame, Tidied, follow_on_scan, tidied, tidy_labels
 from kits_runtime.volume import Volume, empty_labels
@@ -33,11 +35,17 @@ from kits_runtime.wayback import WayBack
 Labels = NDArray[np.uint8]
 _NOWHERE = Box((0, 0, 0), (0, 0, 0))
 Progress = Callable[[str, float], None]
+# What of the scan a stage's labels there must cover: all, its own box, or nobody needs them.
+Room = Literal["whole", "box"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CascadeResult:
-    """The labels on the scan's (z, y, x) axes, each stage's outcome, and remarks."""
+    """The labels on the scan's (z, y, x) axes, each stage's outcome, and remarks.
+
+    The labels lie in the memory of the overlay's first stage: where others lie over it, its outcome
+    has none on the scan any more.
+    """
 
     labels: Labels
     outcomes: Mapping[str, Outcome]
@@ -52,6 +60,7 @@ class _Run:
     nets: Mapping[str, RunNet]
     clock: Clock
     progress: Progress
+    memory: Memory | None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
@@ -62,18 +71,25 @@ def run_cascade(
     nets: Mapping[str, RunNet],
     clock: Clock,
     progress: Progress = lambda _stage, _share: None,
+    memory: Memory | None = None,
 ) -> CascadeResult:
-    """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed."""
-    run = _Run(volume=volume, nets=nets, clock=clock, progress=progress)
+    """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed.
+
+    With a ``memory`` the labels lie there.
+    """
+    run = _Run(volume=volume, nets=nets, clock=clock, progress=progress, memory=memory)
     remarks = []
     wanted = stages_wanted_on_scan(manifest)
     for stage in manifest.stages:
-        outcome, looked = _run_stage(run, stage, on_scan=stage.name in wanted)
+        room: Room = None
+        if stage.name in wanted:
+            room = "whole" if stage.name == manifest.overlay[0] else "box"
+        outcome, looked = _run_stage(run, stage, room=room)
         run.outcomes[stage.name] = outcome
         if not looked:
             remarks.append(f"stage {stage.name!r} had nowhere to look")
     with clock.phase("overlay"):
-        labels = _overlaid([run.outcomes[name] for name in manifest.overlay], volume)
+        labels = _overlaid(run.outcomes, manifest.overlay)
     return CascadeResult(labels=labels, outcomes=run.outcomes, remarks=tuple(remarks))
 
 
@@ -89,7 +105,7 @@ def stages_wanted_on_scan(manifest: Manifest) -> set[str]:
     return wanted
 
 
-def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool]:
+def _run_stage(run: _Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
     volume = run.volume
     resample = next((step for step in stage.steps if isinstance(step, Resample)), None)
     grid = grid_over(volume.shape, volume.spacing_mm, resample)
@@ -103,11 +119,13 @@ def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool
         )
         boxes = _asked_about(boxes, stage, grid, run.outcomes)
     union = _union(boxes)
+    window = box_of(volume.shape) if room == "whole" else grid.scan_box(union)
     outcome = Outcome(
         grid=grid,
         box=union,
         placed=np.zeros(union.shape, np.uint8),
-        on_scan=empty_labels(volume) if on_scan else None,
+        on_scan=_room_on_scan(run, window, room),
+        window=window,
         reach=_NOWHERE,
     )
     if boxes:
@@ -116,6 +134,14 @@ def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool
         with run.clock.phase(f"{stage.name}.clean"):
             outcome = _cleaned(run, stage, outcome)
     return outcome, bool(boxes)
+
+
+def _room_on_scan(run: _Run, window: Box, room: Room) -> Labels | None:
+    if room is None:
+        return None
+    if room == "whole":
+        return empty_labels(run.volume, memory=run.memory)
+    return zeros_stored_as(run.volume.data, window.shape, np.uint8)
 
 
 def _asked_about(
@@ -174,12 +200,15 @@ def _fill(run: _Run, stage: Stage, boxes: Sequence[Box], outcome: Outcome) -> No
             joined = _joined(stage, outcome.box, groups)
         groups = [(outcome.box, iter((joined,)))]
     for box, stream in groups:
+        on_scan = None
+        if outcome.on_scan is not None:
+            on_scan = outcome.labels_on_scan(outcome.grid.scan_box(box))
         back = WayBack(
             outcome.grid,
             box,
             decide=stage.decide,
             placed=outcome.placed[box.seen_from(outcome.box).slices],
-            on_scan=outcome.on_scan,
+            on_scan=on_scan,
         )
         for slab in stream:
             with run.clock.phase(f"{stage.name}.way_back"):
@@ -267,7 +296,7 @@ def _cleaned(run: _Run, stage: Stage, outcome: Outcome) -> Outcome:
     after = tidied(before, stage.clean, frame)
     if outcome.on_scan is not None:
         change = Tidied(grid=grid, box=box, before=before, after=after, fill=fill)
-        follow_on_scan(outcome.on_scan, change)
+        follow_on_scan(outcome.labels_on_scan(grid.scan_box(box)), change)
     cleaned = replace(outcome, placed=_with_foreground(outcome.placed, after, fill))
     return _with_reach(cleaned)
 
@@ -279,7 +308,6 @@ def _with_foreground(placed: Labels, mask: NDArray[np.bool_], fill: int) -> Labe
 
 def _clean_scan(run: _Run, stage: Stage, outcome: Outcome, *, fill: int) -> None:
     """Cleans the scan's labels in place, inside the box that holds all of them."""
-    assert outcome.on_scan is not None
     volume, reach = run.volume, outcome.reach
     if reach.empty:
         return
@@ -288,14 +316,20 @@ def _clean_scan(run: _Run, stage: Stage, outcome: Outcome, *, fill: int) -> None
         middle_x=volume.shape[2] // 2 - reach.start[2],
         mask_of=lambda name: run.outcomes[name].mask_on_scan(reach),
     )
-    tidy_labels(outcome.on_scan[reach.slices], stage.clean, frame=frame, fill=fill)
+    tidy_labels(outcome.labels_on_scan(reach), stage.clean, frame=frame, fill=fill)
 
 
-def _overlaid(outcomes: Sequence[Outcome], volume: Volume) -> Labels:
-    """A later stage's foreground replaces what an earlier one said."""
-    labels = empty_labels(volume)
-    for outcome in outcomes:
-        assert outcome.on_scan is not None
-        own = outcome.on_scan[outcome.reach.slices]
-        np.copyto(labels[outcome.reach.slices], own, where=own > 0)
+def _overlaid(outcomes: dict[str, Outcome], names: Sequence[str]) -> Labels:
+    """The first stage's labels, written over in place by each later one's foreground."""
+    first, *others = names
+    labels = outcomes[first].on_scan
+    assert labels is not None
+    for name in others:
+        own = outcomes[name].labels_on_scan(outcomes[name].reach)
+        under = labels[outcomes[name].reach.slices]
+        # A tenth of the time of a copy where a mask says so: bytes, many at once.
+        under *= own == 0
+        under |= own
+    if others:
+        outcomes[first] = replace(outcomes[first], on_scan=None)
     return labels

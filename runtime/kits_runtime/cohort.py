@@ -14,6 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from kits_runtime.errors import KitsError
+from kits_runtime.memory import Memory
 from kits_runtime.pipeline import (
     CaseRecord,
     Job,
@@ -125,6 +126,7 @@ class _Run:
         self.stop = threading.Event()
         self.outcomes: dict[Job, CaseOutcome] = {}
         self._segmenter = segmenter
+        self._memory = Memory()
         self._finished = finished
         self._telling = threading.Lock()
         self._room = threading.Semaphore(_CASES_ON_THEIR_WAY)
@@ -137,7 +139,7 @@ class _Run:
             if is_done(job):
                 self._end(CaseOutcome(job=job))
                 continue
-            read = _tried(job, partial(read_case, job))
+            read = _tried(job, partial(read_case, job, memory=self._memory))
             if isinstance(read, CaseOutcome):
                 self._end(read)
             else:

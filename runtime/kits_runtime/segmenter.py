@@ -28,6 +28,7 @@ from kits_runtime.engines import (
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
+from kits_runtime.memory import Memory
 from kits_runtime.record import (
     BackendFacts,
     BundleFacts,
@@ -70,6 +71,7 @@ class Segmenter:
         self._bundle = bundle
         self._choice = choose_backend(backend)
         self._lock = threading.Lock()
+        self._memory = Memory()
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
                 name: stack.enter_context(
@@ -154,6 +156,7 @@ class Segmenter:
                 nets=nets,
                 clock=clock,
                 progress=progress or _no_progress,
+                memory=self._memory,
             )
             total_ms = (time.perf_counter() - start) * 1e3
         record = self._record(volume, result, clock=clock, asked=asked, total_ms=total_ms)
