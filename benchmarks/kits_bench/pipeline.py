@@ -16,6 +16,8 @@ from kits_runtime.segmenter import Segmenter
 
 Facts = dict[str, object]
 
+_CASES_ON_THEIR_WAY = 3
+
 # Prints the seconds from the process's start to the first finished window, and to the labels.
 _COLD = """
 import sys, time
@@ -114,8 +116,23 @@ def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
     find_cases(source)  # says what is wrong in this process, not in the child
     with tempfile.TemporaryDirectory() as out:
         told = _child(_MEMORY, str(source), out, bundle, backend)
-    peaks = [round(float(line)) for line in told.split()]
-    return {"cases": len(peaks), "peak_mb_after_first": peaks[0], "peak_mb": peaks[-1]}
+    return memory_facts([float(line) for line in told.split()])
+
+
+def memory_facts(peaks_mb: Sequence[float]) -> Facts:
+    """What the peaks after each case say: their course, and how it rises once three have passed.
+
+    As many cases are on their way at once, so until then the peak must rise.
+    """
+    settled = peaks_mb[min(_CASES_ON_THEIR_WAY, len(peaks_mb) - 1) :]
+    slope = statistics.linear_regression(range(len(settled)), settled).slope if settled[1:] else 0.0
+    return {
+        "cases": len(peaks_mb),
+        "peak_mb_after_first": round(peaks_mb[0]),
+        "peak_mb": round(peaks_mb[-1]),
+        "rise_mb_a_case": round(slope, 3),
+        "peak_mb_after_each": [round(peak) for peak in peaks_mb],
+    }
 
 
 def _child(code: str, *arguments: str) -> str:

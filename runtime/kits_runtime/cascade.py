@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.clock import Clock
-from kits_runtime.decide import background_scores
 from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
 from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
-from kits_runtime.look import boxes_to_look_at
+from kits_runtime.join import NOWHERE, any_overlap, joined, union
+from kits_runtime.look import Kept, asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
     Manifest,
     MultiplyByMask,
     Overlap,
     Resample,
-    Slices,
     Stage,
 )
 from kits_runtime.memory import Memory
@@ -33,7 +32,6 @@ from kits_runtime.volume import Volume, empty_labels
 from kits_runtime.wayback import WayBack
 
 Labels = NDArray[np.uint8]
-_NOWHERE = Box((0, 0, 0), (0, 0, 0))
 Progress = Callable[[str, float], None]
 # What of the scan a stage's labels there must cover: all, its own box, or nobody needs them.
 Room = Literal["whole", "box"] | None
@@ -52,6 +50,17 @@ class CascadeResult:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Means:
+    """What a run may use: a memory that the labels are to lie in, and how many processors.
+
+    Without them new memory, and all processors that the process has.
+    """
+
+    memory: Memory | None = None
+    threads: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """What the stages of one run share."""
@@ -60,7 +69,7 @@ class _Run:
     nets: Mapping[str, RunNet]
     clock: Clock
     progress: Progress
-    memory: Memory | None
+    means: Means
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
@@ -71,13 +80,10 @@ def run_cascade(
     nets: Mapping[str, RunNet],
     clock: Clock,
     progress: Progress = lambda _stage, _share: None,
-    memory: Memory | None = None,
+    means: Means | None = None,
 ) -> CascadeResult:
-    """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed.
-
-    With a ``memory`` the labels lie there.
-    """
-    run = _Run(volume=volume, nets=nets, clock=clock, progress=progress, memory=memory)
+    """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed."""
+    run = _Run(volume=volume, nets=nets, clock=clock, progress=progress, means=means or Means())
     remarks = []
     wanted = stages_wanted_on_scan(manifest)
     for stage in manifest.stages:
@@ -117,74 +123,36 @@ def _run_stage(run: _Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
             outcomes=run.outcomes,
             cut_halves=stage.join == "halves",
         )
-        boxes = _asked_about(boxes, stage, grid, run.outcomes)
-    union = _union(boxes)
-    window = box_of(volume.shape) if room == "whole" else grid.scan_box(union)
+        asked = asked_about(boxes, stage, grid, run.outcomes)
+    whole = union(tuple(asked))
+    window = box_of(volume.shape) if room == "whole" else grid.scan_box(whole)
     outcome = Outcome(
         grid=grid,
-        box=union,
-        placed=np.zeros(union.shape, np.uint8),
+        box=whole,
+        placed=np.zeros(whole.shape, np.uint8),
         on_scan=_room_on_scan(run, window, room),
         window=window,
-        reach=_NOWHERE,
+        reach=NOWHERE,
     )
-    if boxes:
-        _fill(run, stage, boxes, outcome)
+    if asked:
+        _fill(run, stage, asked, outcome)
         outcome = _with_reach(outcome)
         with run.clock.phase(f"{stage.name}.clean"):
             outcome = _cleaned(run, stage, outcome)
-    return outcome, bool(boxes)
+    return outcome, bool(asked)
 
 
 def _room_on_scan(run: _Run, window: Box, room: Room) -> Labels | None:
     if room is None:
         return None
     if room == "whole":
-        return empty_labels(run.volume, memory=run.memory)
+        return empty_labels(run.volume, memory=run.means.memory)
     return zeros_stored_as(run.volume.data, window.shape, np.uint8)
 
 
-def _asked_about(
-    boxes: Sequence[Box], stage: Stage, grid: Grid, outcomes: Mapping[str, Outcome]
-) -> tuple[Box, ...]:
-    """The boxes cut, along z, to the slices that 2.5D windows ask about and their neighbours.
-
-    One slice more stays at least: scores must fall off towards a slice that nobody asked about.
-    """
-    windows = stage.windows
-    if not isinstance(windows, Slices) or windows.only is None:
-        return tuple(boxes)
-    margin = max(1, windows.depth // 2)
-    cut = []
-    for box in boxes:
-        kept = np.flatnonzero(outcomes[windows.only].mask_on(grid, box).any(axis=(1, 2)))
-        if kept.size:
-            first = box.start[0] + int(kept[0]) - margin
-            last = box.start[0] + int(kept[-1]) + 1 + margin
-            cut.append(Box((first, *box.start[1:]), (last, *box.stop[1:])).within(box))
-    return tuple(cut)
-
-
-def _kept_slices(
-    stage: Stage, outcomes: Mapping[str, Outcome], grid: Grid, box: Box
-) -> NDArray[np.bool_] | None:
-    if not isinstance(stage.windows, Slices) or stage.windows.only is None:
-        return None
-    mask = outcomes[stage.windows.only].mask_on(grid, box)
-    return np.asarray(mask.any(axis=(1, 2)))
-
-
-def _union(boxes: Sequence[Box]) -> Box:
-    if not boxes:
-        return _NOWHERE
-    union = boxes[0]
-    for box in boxes[1:]:
-        union = union.around(box)
-    return union
-
-
-def _fill(run: _Run, stage: Stage, boxes: Sequence[Box], outcome: Outcome) -> None:
+def _fill(run: _Run, stage: Stage, asked: Mapping[Box, Kept], outcome: Outcome) -> None:
     """Runs all boxes; where some overlap their scores are joined first, else each goes its way."""
+    boxes = tuple(asked)
     total, done = sum(box.shape[0] for box in boxes), 0
 
     def told(stream: Iterator[Slab]) -> Iterator[Slab]:
@@ -194,11 +162,14 @@ def _fill(run: _Run, stage: Stage, boxes: Sequence[Box], outcome: Outcome) -> No
             done += slab.depth
             run.progress(stage.name, done / total)
 
-    groups = [(box, told(_box_slabs(run, stage, outcome.grid, box))) for box in boxes]
-    if _any_overlap(boxes):
+    groups = [
+        (box, told(_box_slabs(run, stage, (outcome.grid, box), kept)))
+        for box, kept in asked.items()
+    ]
+    if any_overlap(boxes):
         with run.clock.phase(f"{stage.name}.join"):
-            joined = _joined(stage, outcome.box, groups)
-        groups = [(outcome.box, iter((joined,)))]
+            slab = joined(stage, outcome.box, groups)
+        groups = [(outcome.box, iter((slab,)))]
     for box, stream in groups:
         on_scan = None
         if outcome.on_scan is not None:
@@ -219,16 +190,17 @@ def _with_reach(outcome: Outcome) -> Outcome:
     """The outcome with the scan voxels that are interpolated from foreground, one voxel more."""
     found = bounding_box(outcome.placed)
     if found is None:
-        return replace(outcome, reach=_NOWHERE)
+        return replace(outcome, reach=NOWHERE)
     wide = found.moved_by(outcome.box.start).wider_by(1).within(outcome.box)
     return replace(outcome, reach=outcome.grid.scan_box(wide))
 
 
-def _box_slabs(run: _Run, stage: Stage, grid: Grid, box: Box) -> Iterator[Slab]:
-    clock = run.clock
+def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Iterator[Slab]:
+    clock, threads = run.clock, run.means.threads
     with clock.phase(f"{stage.name}.steps"):
-        region = prepared_region(run.volume, grid, box, steps=stage.steps, outcomes=run.outcomes)
-        kept = _kept_slices(stage, run.outcomes, grid, box)
+        region = prepared_region(
+            run.volume, *where, steps=stage.steps, outcomes=run.outcomes, threads=threads
+        )
         values = region.values.astype(np.float32, copy=False)
         given = WindowedInput(values=values, air=region.air, kept=kept)
 
@@ -246,36 +218,6 @@ def _box_slabs(run: _Run, stage: Stage, grid: Grid, box: Box) -> Iterator[Slab]:
         if slab is None:
             return
         yield slab
-
-
-def _any_overlap(boxes: Sequence[Box]) -> bool:
-    pairs = ((a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
-    return any(not a.within(b).empty for a, b in pairs)
-
-
-def _joined(stage: Stage, union: Box, groups: Sequence[tuple[Box, Iterator[Slab]]]) -> Slab:
-    """One slab over the union of boxes: the mean or the maximum where they overlap."""
-    classes = len(stage.decide.labels)
-    largest = stage.join == "max"
-    joined = np.full((classes, *union.shape), -np.inf if largest else 0, np.float32)
-    seen = np.zeros(union.shape, np.uint8)
-    for box, stream in groups:
-        where = box.seen_from(union)
-        z = where.start[0]
-        for slab in stream:
-            rows = (slice(z, z + slab.depth), *where.slices[1:])
-            shape = (classes, slab.depth, *box.shape[1:])
-            scores = background_scores(shape, stage.decide) if slab.scores is None else slab.scores
-            target = joined[(slice(None), *rows)]
-            (np.maximum if largest else np.add)(target, scores, out=target)
-            seen[rows] += 1
-            z += slab.depth
-    if not largest:
-        joined /= np.maximum(seen, 1)
-    unseen = seen == 0
-    for channel, value in zip(joined, background_scores((classes,), stage.decide), strict=True):
-        channel[unseen] = value
-    return Slab(depth=union.shape[0], scores=joined)
 
 
 def _cleaned(run: _Run, stage: Stage, outcome: Outcome) -> Outcome:
