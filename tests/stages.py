@@ -67,5 +67,6 @@ def outcome(
         box=box or box_of(grid.shape),
         placed=placed.astype(np.uint8),
         on_scan=on_scan,
+        window=box_of(grid.scan_shape),
         reach=box_of(grid.scan_shape),
     )

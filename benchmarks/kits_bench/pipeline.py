@@ -8,12 +8,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kits_runtime.cases import Case, find_cases
+from kits_runtime.cases import find_cases
 from kits_runtime.cohort import run_cohort
-from kits_runtime.pipeline import job_for, read_case, segment_case, write_case
+from kits_runtime.memory import Memory
+from kits_runtime.pipeline import Job, job_for, read_case, segment_case, write_case
 from kits_runtime.segmenter import Segmenter
 
 Facts = dict[str, object]
+
+_CASES_ON_THEIR_WAY = 3
 
 # Prints the seconds from the process's start to the first finished window, and to the labels.
 _COLD = """
@@ -44,21 +47,20 @@ with Segmenter.from_bundle(sys.argv[3] or None, backend=sys.argv[4]) as segmente
 
 def warm_latency(segmenter: Segmenter, source: Path, *, repeats: int) -> list[Facts]:
     """Each case file to files, in turns; medians of milliseconds by phase and in total."""
-    cases = find_cases(source)
+    cases, memory = find_cases(source), Memory()
     runs: dict[str, list[Mapping[str, float]]] = {case.name: [] for case in cases}
     with tempfile.TemporaryDirectory() as out:
         for round_ in range(repeats + 1):
             for case in cases:
-                phases = _phases(segmenter, case, Path(out))
+                phases = _phases(segmenter, job_for(case, Path(out), with_picture=False), memory)
                 if round_:
                     runs[case.name].append(phases)
     return [{"case": case.name, **_medians(runs[case.name])} for case in cases]
 
 
-def _phases(segmenter: Segmenter, case: Case, out: Path) -> Mapping[str, float]:
-    job = job_for(case, out, with_picture=False)
+def _phases(segmenter: Segmenter, job: Job, memory: Memory) -> Mapping[str, float]:
     start = time.perf_counter()
-    done = segment_case(segmenter, read_case(job))
+    done = segment_case(segmenter, read_case(job, memory=memory))
     record = write_case(done, segmenter.bundle.manifest.labels)
     return {**record.run.stage_ms, "wall": (time.perf_counter() - start) * 1e3}
 
@@ -114,8 +116,23 @@ def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
     find_cases(source)  # says what is wrong in this process, not in the child
     with tempfile.TemporaryDirectory() as out:
         told = _child(_MEMORY, str(source), out, bundle, backend)
-    peaks = [round(float(line)) for line in told.split()]
-    return {"cases": len(peaks), "peak_mb_after_first": peaks[0], "peak_mb": peaks[-1]}
+    return memory_facts([float(line) for line in told.split()])
+
+
+def memory_facts(peaks_mb: Sequence[float]) -> Facts:
+    """What the peaks after each case say: their course, and how it rises once three have passed.
+
+    As many cases are on their way at once, so until then the peak must rise.
+    """
+    settled = peaks_mb[min(_CASES_ON_THEIR_WAY, len(peaks_mb) - 1) :]
+    slope = statistics.linear_regression(range(len(settled)), settled).slope if settled[1:] else 0.0
+    return {
+        "cases": len(peaks_mb),
+        "peak_mb_after_first": round(peaks_mb[0]),
+        "peak_mb": round(peaks_mb[-1]),
+        "rise_mb_a_case": round(slope, 3),
+        "peak_mb_after_each": [round(peak) for peak in peaks_mb],
+    }
 
 
 def _child(code: str, *arguments: str) -> str:

@@ -101,7 +101,9 @@ def read_values(frame: Frame, piece: Piece) -> Floats:
     grid = Grid((depth, height, width), (depth, height, width), piece.spacing_mm)
     box = box_of(grid.shape)
     outcomes = {
-        name: Outcome(grid=grid, box=box, placed=inside.view(np.uint8), on_scan=None, reach=box)
+        name: Outcome(
+            grid=grid, box=box, placed=inside.view(np.uint8), on_scan=None, window=box, reach=box
+        )
         for name, inside in frame.insides.items()
     }
     region = Region(

@@ -7,9 +7,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.cascade import asked_about
 from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
-from kits_runtime.look import boxes_to_look_at
+from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
     MultiplyByMask,

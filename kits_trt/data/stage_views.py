@@ -76,6 +76,7 @@ def true_outcome(earlier: Earlier, volume: Volume, labels: Labels) -> Outcome:
         box=box,
         placed=on_scan[nearest_index(grid.shape, grid.scan_shape, box)],
         on_scan=on_scan,
+        window=box_of(volume.shape),
         reach=bounding_box(on_scan) or _NOWHERE,
     )
 

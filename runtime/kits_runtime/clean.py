@@ -11,17 +11,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_]
-Owner = npt.NDArray[np.int32]
-Sizes = npt.NDArray[np.int64]
+from kits_runtime.components import (
+    NEIGHBOURS_4,
+    NEIGHBOURS_6,
+    NEIGHBOURS_26,
+    Index,
+    components_of,
+)
 
-_STEPS = np.abs(np.indices((3, 3, 3)) - 1)
-# Voxels that share a face, an edge or a corner belong to one component.
-NEIGHBOURS_26 = np.ones((3, 3, 3), np.bool_)
-# Holes are seen from the background, which leaks through faces only: 6 neighbours in the volume,
-# 4 in a slice. So a wall of voxels that touch by a corner is closed, as it is one component.
-NEIGHBOURS_6 = _STEPS.sum(axis=0) <= 1
-NEIGHBOURS_4 = NEIGHBOURS_6 & (_STEPS[0] == 0)
+Mask = npt.NDArray[np.bool_]
 
 _FEWEST_VOXELS_OF_A_SHAPE = 3
 # A second eigenvalue below this share of the first is rounding: the component lies on a line.
@@ -37,11 +35,11 @@ def keep_largest(mask: Mask, *, count: int) -> Mask:
         raise ValueError(f"count: found {count}; expected 1 or more; say how many to keep")
 
     def kept(inside: Mask) -> Mask:
-        owner, sizes = _components(inside)
-        # scipy numbers components by their first voxel, and a stable sort keeps that order.
-        keep = np.zeros(len(sizes), np.bool_)
-        keep[np.argsort(-sizes, kind="stable")[:count]] = True
-        return _selected(inside, keep[owner])
+        components = components_of(inside, NEIGHBOURS_26)
+        # They are numbered by their first voxel, and a stable sort keeps that order.
+        keep = np.zeros(components.count, np.bool_)
+        keep[np.argsort(-components.sizes, kind="stable")[:count]] = True
+        return _selected(inside, components.chosen_of_voxels(keep))
 
     return _inside_box(kept, mask)
 
@@ -50,8 +48,8 @@ def drop_small(mask: Mask, *, min_voxels: int) -> Mask:
     """Returns the components of at least `min_voxels` voxels."""
 
     def kept(inside: Mask) -> Mask:
-        owner, sizes = _components(inside)
-        return _selected(inside, (sizes >= min_voxels)[owner])
+        components = components_of(inside, NEIGHBOURS_26)
+        return _selected(inside, components.chosen_of_voxels(components.sizes >= min_voxels))
 
     return _inside_box(kept, mask)
 
@@ -59,16 +57,25 @@ def drop_small(mask: Mask, *, min_voxels: int) -> Mask:
 def fill_holes(mask: Mask, *, per_slice: bool) -> Mask:
     """Returns the mask with the background that it encloses, in the volume or within each z.
 
-    Background that reaches the edge of the volume (with `per_slice`, of its slice) is no hole.
+    Background that reaches the edge of the volume (with `per_slice`, of its slice) is no hole. It
+    leaks through faces only, so a wall of voxels that touch by a corner is closed, as it is one
+    component.
     """
 
     def filled(inside: Mask) -> Mask:
-        regions, count = _labelled(~inside, NEIGHBOURS_4 if per_slice else NEIGHBOURS_6)
-        is_hole = np.arange(count + 1) > 0
+        outside = ~inside
+        regions = components_of(outside, NEIGHBOURS_4 if per_slice else NEIGHBOURS_6)
         # What reaches a side of the box is connected to everything outside of it.
-        for axis in (1, 2) if per_slice else (0, 1, 2):
-            is_hole[regions.take([0, -1], axis)] = False
-        return inside | is_hole[regions] if is_hole.any() else inside
+        depth, height, width = inside.shape
+        open_runs = np.isin(regions.y, (0, height - 1))
+        open_runs |= (regions.start == 0) | (regions.stop == width)
+        if not per_slice:
+            open_runs |= np.isin(regions.z, (0, depth - 1))
+        is_hole = np.ones(regions.count, np.bool_)
+        is_hole[regions.owner[open_runs]] = False
+        if not is_hole.any():
+            return inside
+        return inside | _selected(outside, regions.chosen_of_voxels(is_hole))
 
     return _inside_box(filled, mask)
 
@@ -95,7 +102,8 @@ def keep_by_eigenvalue_ratio(
         )
 
     def kept(inside: Mask) -> Mask:
-        owner, sizes = _components(inside)
+        components = components_of(inside, NEIGHBOURS_26)
+        owner, sizes = components.owner_of_voxels, components.sizes
         places_mm = np.multiply(np.argwhere(inside), spacing_mm)
         eigenvalues = np.linalg.eigvalsh(_covariances(places_mm.T, owner, sizes))
         second, first = eigenvalues[:, 1], eigenvalues[:, 2]
@@ -125,7 +133,8 @@ def keep_overlapping(mask: Mask, other: Mask, *, at_least: float) -> Mask:
         raise ValueError(f"at_least: found {at_least}; expected 0 to 1; pass a share of voxels")
 
     def kept(inside: Mask, other_inside: Mask) -> Mask:
-        owner, sizes = _components(inside)
+        components = components_of(inside, NEIGHBOURS_26)
+        owner, sizes = components.owner_of_voxels, components.sizes
         shared = np.bincount(owner[other_inside[inside]], minlength=len(sizes))
         return _selected(inside, (shared / sizes >= at_least)[owner])
 
@@ -165,23 +174,8 @@ def _selected(inside: Mask, chosen: Mask) -> Mask:
     return result
 
 
-def _components(inside: Mask) -> tuple[Owner, Sizes]:
-    """Returns the component of each foreground voxel in (z, y, x) order, and each one's voxels."""
-    components, count = _labelled(inside, NEIGHBOURS_26)
-    owner = components[inside] - 1
-    return owner, np.bincount(owner, minlength=count)
-
-
-def _labelled(inside: Mask, neighbours: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    from scipy import ndimage  # 0.4 s, which a run without clean-up need not wait for
-
-    components: npt.NDArray[np.int32]
-    components, count = ndimage.label(inside, neighbours)
-    return components, count
-
-
 def _covariances(
-    places_mm: npt.NDArray[np.float64], owner: Owner, sizes: Sizes
+    places_mm: npt.NDArray[np.float64], owner: Index, sizes: Index
 ) -> npt.NDArray[np.float64]:
     """Returns the 3x3 covariance of each component's voxel centres in square millimetres."""
     means = [np.bincount(owner, place, len(sizes)) / sizes for place in places_mm]

@@ -5,7 +5,6 @@ three cases are on their way at once, so memory does not grow with their number.
 is reported and the rest go on.
 """
 
-import importlib
 import logging
 import queue
 import threading
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from kits_runtime.errors import KitsError
+from kits_runtime.memory import Memory
 from kits_runtime.pipeline import (
     CaseRecord,
     Job,
@@ -126,6 +126,7 @@ class _Run:
         self.stop = threading.Event()
         self.outcomes: dict[Job, CaseOutcome] = {}
         self._segmenter = segmenter
+        self._memory = Memory()
         self._finished = finished
         self._telling = threading.Lock()
         self._room = threading.Semaphore(_CASES_ON_THEIR_WAY)
@@ -138,7 +139,7 @@ class _Run:
             if is_done(job):
                 self._end(CaseOutcome(job=job))
                 continue
-            read = _tried(job, partial(read_case, job))
+            read = _tried(job, partial(read_case, job, memory=self._memory))
             if isinstance(read, CaseOutcome):
                 self._end(read)
             else:
@@ -158,8 +159,6 @@ class _Run:
         self._masks.end()
 
     def write_all(self) -> None:
-        # A fifth of a second that clean-up would wait for, spent here beside the first reading.
-        importlib.import_module("scipy.ndimage")
         names = self._segmenter.bundle.manifest.labels
         while (case := self._masks.take()) is not None:
             job = case.read.job

@@ -1,6 +1,6 @@
 """Where a stage looks: boxes of its own grid, in the patient's frame."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import floor
 
 import numpy as np
@@ -18,11 +18,16 @@ from kits_runtime.manifest.schema import (
     MiddleOfBox,
     Millimetres,
     Part,
+    Slices,
+    Stage,
     Tight,
     Voxels,
 )
 from kits_runtime.outcome import Outcome, Outcomes
 from kits_runtime.volume import Volume
+
+# The slices of a box that 2.5D windows ask about; None for all.
+Kept = NDArray[np.bool_] | None
 
 _PLANES_AT_ONCE = 32
 _HALVES = {
@@ -53,6 +58,29 @@ def boxes_to_look_at(
         case _:
             boxes = (box_of(grid.shape),)
     return tuple(box for box in dict.fromkeys(boxes) if not box.empty)
+
+
+def asked_about(
+    boxes: Sequence[Box], stage: Stage, grid: Grid, outcomes: Outcomes
+) -> Mapping[Box, Kept]:
+    """The boxes cut, along z, to the slices that 2.5D windows ask about and their neighbours.
+
+    Beside each stands which of its slices are asked about, or None for all. One slice more stays at
+    least: scores must fall off towards a slice that nobody asked about.
+    """
+    windows = stage.windows
+    if not isinstance(windows, Slices) or windows.only is None:
+        return dict.fromkeys(boxes)
+    margin = max(1, windows.depth // 2)
+    asked: dict[Box, Kept] = {}
+    for box in boxes:
+        kept = np.asarray(outcomes[windows.only].mask_on(grid, box).any(axis=(1, 2)))
+        where = np.flatnonzero(kept)
+        if where.size:
+            first, last = max(0, int(where[0]) - margin), int(where[-1]) + 1 + margin
+            cut = Box((first, 0, 0), (last, *box.shape[1:])).moved_by(box.start).within(box)
+            asked[cut] = kept[first:last]
+    return asked
 
 
 def half_of(grid: Grid, half: str) -> Box:

@@ -18,6 +18,7 @@ from isal import igzip, igzip_lib
 
 from kits_runtime.errors import OutOfMemoryError, ScanError
 from kits_runtime.files import replacing
+from kits_runtime.memory import Memory
 from kits_runtime.nifti_header import (
     Header,
     Layout,
@@ -52,8 +53,8 @@ class Scan:
     warnings: tuple[str, ...]
 
 
-def read_scan(path: str | os.PathLike[str]) -> Scan:
-    """Returns the CT scan in a .nii or .nii.gz file.
+def read_scan(path: str | os.PathLike[str], *, memory: Memory | None = None) -> Scan:
+    """Returns the CT scan in a .nii or .nii.gz file; with a ``memory`` its voxels lie there.
 
     The affine is nibabel's choice: the sform if it has a code, else the qform, else the voxel
     size alone, which adds a warning. Trailing axes of one voxel are dropped.
@@ -70,7 +71,7 @@ def read_scan(path: str | os.PathLike[str]) -> Scan:
         affine, warnings = affine_from_header(header, where)
         _check_size(layout, size_limit, where)
         _skip(stream, layout.offset - header.template_dtype.itemsize)
-        stored = _read_stored(stream, layout, where)
+        stored = _read_stored(stream, layout, where, memory)
         ignored = _skip(stream)
     if ignored:
         warnings = (*warnings, f"{ignored} bytes behind the voxels were ignored")
@@ -153,21 +154,24 @@ def _check_size(layout: Layout, size_limit: int, where: str) -> None:
         )
 
 
-def _read_stored(stream: IO[bytes], layout: Layout, where: str) -> npt.NDArray[Any]:
+def _read_stored(
+    stream: IO[bytes], layout: Layout, where: str, lender: Memory | None
+) -> npt.NDArray[Any]:
+    empty = np.empty if lender is None else lender.empty
     try:
-        stored = np.empty(layout.shape, layout.dtype, order="F")
+        stored = empty(layout.shape[::-1], layout.dtype).transpose()
     except MemoryError as error:
         raise OutOfMemoryError(
             f"{where}: found voxels of {layout.end - layout.offset} bytes; expected a scan that "
             "fits into memory; crop it, or use a machine with more"
         ) from error
-    memory = stored.reshape(-1, order="F").view(np.uint8).data
+    target = stored.reshape(-1, order="F").view(np.uint8).data
     filled = 0
-    while filled < len(memory):
-        count = stream.readinto(memory[filled : filled + _CHUNK])  # type: ignore[attr-defined]
+    while filled < len(target):
+        count = stream.readinto(target[filled : filled + _CHUNK])  # type: ignore[attr-defined]
         if not count:
             raise ScanError(
-                f"{where}: found {filled} bytes of voxels; expected {len(memory)}; the file is "
+                f"{where}: found {filled} bytes of voxels; expected {len(target)}; the file is "
                 "truncated: copy or download it again"
             )
         filled += count

@@ -17,15 +17,16 @@ Labels = NDArray[np.uint8]
 class Outcome:
     """The labels of one stage.
 
-    ``placed`` fills ``box`` of ``grid``; outside it all is background. ``on_scan`` covers the whole
-    scan, and is None for stages whose labels nobody needs there; outside ``reach``, a box of the
-    scan, all of it is background.
+    ``placed`` fills ``box`` of ``grid``; outside it all is background. ``on_scan`` fills
+    ``window``, a box of the scan, and is None for stages whose labels nobody needs there; outside
+    ``reach``, a box inside the window, all of it is background.
     """
 
     grid: Grid
     box: Box
     placed: Labels
     on_scan: Labels | None
+    window: Box
     reach: Box
 
     def found(self, within: Box) -> Box | None:
@@ -38,21 +39,28 @@ class Outcome:
             return None
         return inner.moved_by(seen.start)
 
+    def labels_on_scan(self, box: Box) -> Labels:
+        """A view of the labels in a box of the scan that lies in the window."""
+        assert self.on_scan is not None
+        return self.on_scan[box.seen_from(self.window).slices]
+
     def mask_on_scan(self, box: Box) -> NDArray[np.bool_]:
         """The foreground in a box of the scan."""
         assert self.on_scan is not None
         mask = zeros_stored_as(self.on_scan, box.shape, np.bool_)
         near = self.reach.within(box)
         if not near.empty:
-            mask[near.seen_from(box).slices] = self.on_scan[near.slices] > 0
+            mask[near.seen_from(box).slices] = self.labels_on_scan(near) > 0
         return mask
 
     def mask_on(self, grid: Grid, box: Box) -> NDArray[np.bool_]:
         """The foreground on a box of another grid over the same scan, by nearest voxel."""
         if self.on_scan is None:
-            labels, source, inside = self.placed, self.grid.shape, self.box
+            labels, source = self.placed, self.grid.shape
+            inside = self.box
         else:
-            labels, source, inside = self.on_scan[self.reach.slices], grid.scan_shape, self.reach
+            labels, source = self.labels_on_scan(self.reach), grid.scan_shape
+            inside = self.reach
         mask = np.zeros(box.shape, np.bool_)
         keep, read = [], []
         for rows, start, stop in zip(

@@ -16,6 +16,7 @@ from kits_runtime.cases import Case
 from kits_runtime.clock import Clock
 from kits_runtime.errors import UsageError
 from kits_runtime.files import replacing
+from kits_runtime.memory import Memory
 from kits_runtime.nifti import Scan, read_scan, write_labels
 from kits_runtime.png import write_png
 from kits_runtime.preview import preview
@@ -97,8 +98,10 @@ def job_for(case: Case, folder: Path, *, with_picture: bool) -> Job:
     return Job(case=case, mask=mask, record=folder / f"{case.name}.json", picture=picture)
 
 
-def read_case(job: Job) -> ReadCase:
+def read_case(job: Job, *, memory: Memory | None = None) -> ReadCase:
     """Reads a job's scan; its hash is taken beside that, by another processor.
+
+    With a ``memory`` the scan's voxels lie there.
 
     Raises:
         ScanError: the scan cannot be read.
@@ -106,7 +109,7 @@ def read_case(job: Job) -> ReadCase:
     start = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:
         sha256 = beside.submit(file_sha256, job.case.scan)
-        scan = read_scan(job.case.scan)
+        scan = read_scan(job.case.scan, memory=memory)
     return ReadCase(job=job, scan=scan, sha256=sha256.result(), read_ms=_since(start))
 
 

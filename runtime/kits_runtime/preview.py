@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.components import NEIGHBOURS_6, components_of
 from kits_runtime.grid import Box, bounding_box, box_of, linear_taps
 from kits_runtime.lettering import Colour, draw_text_into, text_height, text_width
 from kits_runtime.resample import interpolate
@@ -76,17 +77,15 @@ def preview(
 
 def _focus(labels: Labels, reach: Box) -> tuple[int, int, int]:
     """The voxel through which the planes pass: the middle of the largest object that matters."""
-    from scipy import ndimage  # a fifth of a second to import: only where it is needed
-
     for value in (2, 1):
         mask = labels[reach.slices] == value
         box = bounding_box(mask)
         if box is None:
             continue
-        pieces, count = ndimage.label(mask[box.slices])
-        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-        sizes[0] = 0
-        inside = np.argwhere(pieces == sizes.argmax())
+        found = mask[box.slices]
+        components = components_of(found, NEIGHBOURS_6)
+        largest = np.argmax(components.sizes)
+        inside = np.argwhere(found)[components.owner_of_voxels == largest]
         middle = inside[np.abs(inside - inside.mean(axis=0)).sum(axis=1).argmin()]
         z, y, x = (middle + np.add(box.start, reach.start)).tolist()
         return z, y, x

@@ -23,8 +23,13 @@ _PIECE_VOXELS = 2_000_000
 _WORTH_A_COPY = 0.6
 
 
-def resample_linear(source: Voxels, taps: tuple[Taps, Taps, Taps]) -> NDArray[np.float32]:
-    """Float32 values on the box that the taps describe; ``source`` may have any memory order."""
+def resample_linear(
+    source: Voxels, taps: tuple[Taps, Taps, Taps], *, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Float32 values on the box that the taps describe; ``source`` may have any memory order.
+
+    Without ``threads`` as many are used as the process has processors.
+    """
     shape = tuple(len(axis_taps.lower) for axis_taps in taps)
     target = np.empty(shape, np.float32)
     memory = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
@@ -45,7 +50,7 @@ def resample_linear(source: Voxels, taps: tuple[Taps, Taps, Taps]) -> NDArray[np
             block = interpolate(block, memory.index(axis), own[axis])
         kept[start : start + layers] = block
 
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(max_workers=threads or len(os.sched_getaffinity(0))) as pool:
         list(pool.map(fill, range(0, kept.shape[0], layers)))
     return target
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.bundle import Bundle, Precision, open_bundle
-from kits_runtime.cascade import CascadeResult, run_cascade
+from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.engines import (
     Choice,
@@ -28,6 +28,7 @@ from kits_runtime.engines import (
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
+from kits_runtime.memory import Memory
 from kits_runtime.qc import NOTHING_FOUND
 from kits_runtime.record import (
     BackendFacts,
@@ -71,11 +72,11 @@ class Segmenter:
         self._bundle = bundle
         self._choice = choose_backend(backend)
         self._lock = threading.Lock()
+        options = options or EngineOptions()
+        self._means = Means(memory=Memory(), threads=options.threads)
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
-                name: stack.enter_context(
-                    _opened(bundle, name, net, self._choice, options or EngineOptions())
-                )
+                name: stack.enter_context(_opened(bundle, name, net, self._choice, options))
                 for name, net in bundle.manifest.nets.items()
             }
             self._life = stack.pop_all()
@@ -155,6 +156,7 @@ class Segmenter:
                 nets=nets,
                 clock=clock,
                 progress=progress or _no_progress,
+                means=self._means,
             )
             total_ms = (time.perf_counter() - start) * 1e3
         record = self._record(volume, result, clock=clock, asked=asked, total_ms=total_ms)

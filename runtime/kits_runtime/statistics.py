@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.components import NEIGHBOURS_26, Components, Index, components_of
 from kits_runtime.grid import Box, bounding_box, box_of
 from kits_runtime.volume import Volume
 
@@ -55,49 +56,56 @@ def class_statistics(
             mean_hu=None,
             touches_border=False,
         )
-    inside, box = mask[part.slices], part.moved_by(reach.start)
+    # In C order what follows takes half the time, whichever way the scan was stored.
+    inside, box = np.ascontiguousarray(mask[part.slices]), part.moved_by(reach.start)
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     middle = max(0, volume.shape[2] // 2 - box.start[2])
     right = int(inside[:, :, :middle].sum())
     whole = int(inside.sum())
-    largest, objects = _largest_object(inside)
+    components = components_of(inside, NEIGHBOURS_26)
+    ends = ends_of_rows(components, int(components.sizes.argmax()))
     return ClassStatistics(
         volume_ml=whole * voxel_ml,
         right_ml=right * voxel_ml,
         left_ml=(whole - right) * voxel_ml,
-        objects=objects,
-        largest_diameter_mm=longest_distance_mm(largest, volume.spacing_mm),
+        objects=components.count,
+        largest_diameter_mm=longest_distance_mm(ends, volume.spacing_mm),
         mean_hu=float(volume.data[box.slices][inside].mean(dtype=np.float64)),
         touches_border=_touches(box, volume.shape),
     )
 
 
-def longest_distance_mm(mask: Mask, spacing_mm: tuple[float, float, float]) -> float:
-    """The longest distance between the centres of two true voxels.
+def ends_of_rows(components: Components, number: int) -> Index:
+    """The (z, y, x) of the first, then of the last voxel of a component in every row along x."""
+    own = np.flatnonzero(components.owner == number)
+    z, y = components.z[own], components.y[own]
+    new_row = np.flatnonzero((np.diff(z, prepend=-1) != 0) | (np.diff(y, prepend=-1) != 0))
+    row_end = np.append(new_row[1:], len(own)) - 1
+    first, last = components.start[own[new_row]], components.stop[own[row_end]] - 1
+    z, y = z[new_row], y[new_row]
+    return np.concatenate([np.stack([z, y, x], axis=1) for x in (first, last)])
+
+
+def longest_distance_mm(ends: Index, spacing_mm: tuple[float, float, float]) -> float:
+    """The longest distance between two voxel centres of an object.
 
     The voxels that lie outermost in a thousand directions, spread evenly over the half sphere, are
     compared pair by pair; for a body of any size the result falls short by less than 0.2 %.
+
+    Args:
+        ends: The (z, y, x) of the voxels that may be outermost: the ends of its rows.
+        spacing_mm: Distance of neighbouring voxels along z, y and x.
     """
-    ends = _ends_of_rows(mask) * np.asarray(spacing_mm)
-    rows = np.ascontiguousarray(ends.T, np.float32)
+    ends_mm = ends * np.asarray(spacing_mm)
+    rows = np.ascontiguousarray(ends_mm.T, np.float32)
     found = []
     for directions in np.split(_directions(), _DIRECTIONS // _DIRECTIONS_AT_ONCE):
         along = directions @ rows
         found += [along.argmax(axis=1), along.argmin(axis=1)]
-    outer = ends[np.unique(np.concatenate(found))]
+    outer = ends_mm[np.unique(np.concatenate(found))]
     squares = (outer**2).sum(axis=1)
     apart = squares[:, None] + squares[None] - 2 * outer @ outer.T
     return float(np.sqrt(max(0.0, apart.max())))
-
-
-def _ends_of_rows(mask: Mask) -> NDArray[np.float64]:
-    """The (z, y, x) of the first and last true voxel of every row along x."""
-    z, y = np.nonzero(mask.any(axis=2))
-    rows = mask[z, y]
-    first = rows.argmax(axis=1)
-    last = mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
-    ends = [np.stack([z, y, x], axis=1) for x in (first, last)]
-    return np.concatenate(ends).astype(np.float64)
 
 
 def _directions() -> NDArray[np.float32]:
@@ -108,17 +116,6 @@ def _directions() -> NDArray[np.float32]:
     angle = np.pi * (1 + 5**0.5) * index
     spread = [height, radius * np.sin(angle), radius * np.cos(angle)]
     return np.stack(spread, axis=1).astype(np.float32)
-
-
-def _largest_object(mask: Mask) -> tuple[Mask, int]:
-    from scipy import ndimage  # a fifth of a second to import: only where it is needed
-
-    # In C order it takes half the time, whichever way the scan was stored.
-    pieces, count = ndimage.label(np.ascontiguousarray(mask), np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    largest: Mask = pieces == sizes.argmax()
-    return largest, int(count)
 
 
 def _touches(box: Box, shape: tuple[int, int, int]) -> bool:

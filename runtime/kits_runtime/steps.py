@@ -36,7 +36,8 @@ class Region:
 
     Before the resample step ``values`` are the scan's voxels that the box needs (``source``), after
     it the box's own. A stage without that step has the scan's grid, where both are the same. As
-    soon as the values are ``own`` and no longer the scan's, steps write into them.
+    soon as the values are ``own`` and no longer the scan's, steps write into them. Steps may use so
+    many ``threads``, or as many as there are processors.
     """
 
     values: Voxels
@@ -46,16 +47,23 @@ class Region:
     on_scan: bool
     air: float
     own: bool = False
+    threads: int | None = None
 
 
 def prepared_region(
-    volume: Volume, grid: Grid, box: Box, *, steps: Sequence[Step], outcomes: Outcomes
+    volume: Volume,
+    grid: Grid,
+    box: Box,
+    *,
+    steps: Sequence[Step],
+    outcomes: Outcomes,
+    threads: int | None = None,
 ) -> Region:
     """A box of the stage's grid after all steps, as float32; the scan is not changed."""
-    return applied(scanned_region(volume, grid, box), steps, outcomes)
+    return applied(scanned_region(volume, grid, box, threads=threads), steps, outcomes)
 
 
-def scanned_region(volume: Volume, grid: Grid, box: Box) -> Region:
+def scanned_region(volume: Volume, grid: Grid, box: Box, *, threads: int | None = None) -> Region:
     """The scan's own voxels that a box of the grid needs, before any step."""
     source = grid.source_box(box)
     return Region(
@@ -65,6 +73,7 @@ def scanned_region(volume: Volume, grid: Grid, box: Box) -> Region:
         source=source,
         on_scan=True,
         air=AIR_HU,
+        threads=threads,
     )
 
 
@@ -96,7 +105,7 @@ def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
         values = resample_nearest(region.values, grid, box, first=region.source.start)
     else:
         taps = [grid.taps(a, box).counted_from(region.source.start[a]) for a in range(3)]
-        values = resample_linear(region.values, (taps[0], taps[1], taps[2]))
+        values = resample_linear(region.values, (taps[0], taps[1], taps[2]), threads=region.threads)
     return replace(region, values=values, on_scan=False, own=True)
 
 

@@ -71,18 +71,20 @@ class Tidied:
 def follow_on_scan(on_scan: Labels, change: Tidied) -> None:
     """Brings the scan's labels in line with a clean-up on the model's grid, in place.
 
+    ``on_scan`` holds those of the scan's voxels that lie in the change's box.
+
     A scan voxel that was interpolated from nothing that stayed goes. One that was background is
     filled when it was interpolated from a filled hole and lies in what is foreground now: the walls
     of a hole are background on the scan as far as the hole's scores reached.
     """
     dropped = bounding_box(change.before & ~change.after)
     if dropped is not None:
-        target = on_scan[_interpolated_from(dropped, change).slices]
+        target = on_scan[_near(dropped, change).slices]
         target[~_reads(change.after, dropped, change)] = 0
     added = change.after & ~change.before
     holes = bounding_box(added)
     if holes is not None:
-        target = on_scan[_interpolated_from(holes, change).slices]
+        target = on_scan[_near(holes, change).slices]
         lies_in = _lies_in(change.after, holes, change)
         target[_reads(added, holes, change) & lies_in & (target == 0)] = change.fill
 
@@ -93,10 +95,14 @@ def _interpolated_from(part: Box, change: Tidied) -> Box:
     return change.grid.scan_box(wide)
 
 
+def _near(part: Box, change: Tidied) -> Box:
+    """The same voxels, counted from the first one in the change's box."""
+    return _interpolated_from(part, change).seen_from(change.grid.scan_box(change.box))
+
+
 def _reads(mask: Mask, part: Box, change: Tidied) -> Mask:
     """Whether any voxel from which a scan voxel near a part is interpolated is in a mask."""
-    scan, whole = _interpolated_from(part, change), change.grid.scan_box(change.box)
-    near = scan.seen_from(whole)
+    near = _near(part, change)
     for axis in range(3):
         taps = change.grid.taps_back(axis, change.box).part(near.start[axis], near.stop[axis])
         mask = np.take(mask, taps.lower, axis=axis) | np.take(mask, taps.upper, axis=axis)

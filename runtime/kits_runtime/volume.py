@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kits_runtime.errors import ScanError
+from kits_runtime.memory import Memory
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Affine = npt.NDArray[np.float64]
@@ -135,16 +136,17 @@ def spacing_mm_from_affine(affine: Affine) -> tuple[float, float, float]:
     return first_mm, second_mm, third_mm
 
 
-def empty_labels(volume: Volume) -> npt.NDArray[np.uint8]:
+def empty_labels(volume: Volume, *, memory: Memory | None = None) -> npt.NDArray[np.uint8]:
     """Returns zeros on the volume's model axes, laid out in memory as the source array is.
 
-    Labels written into it can be stored without a transposition.
+    Labels written into it can be stored without a transposition. With a ``memory`` they lie there.
     """
     source = volume.orientation.to_source(volume.data)
     slowest_first = sorted(range(3), key=lambda axis: -abs(source.strides[axis]))
     # np.zeros leaves the pages untouched until they are written; np.zeros_like does not.
-    memory = np.zeros([source.shape[axis] for axis in slowest_first], np.uint8)
-    return volume.orientation.to_model(memory.transpose(_inverse(slowest_first)))
+    zeros = np.zeros if memory is None else memory.zeros
+    stored = zeros([source.shape[axis] for axis in slowest_first], np.uint8)
+    return volume.orientation.to_model(stored.transpose(_inverse(slowest_first)))
 
 
 def source_affine(volume: Volume) -> Affine:

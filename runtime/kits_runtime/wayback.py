@@ -22,7 +22,7 @@ Scores = NDArray[np.float32]
 class WayBack:
     """Takes the slabs of one box in order; writes its labels on the model's grid and on the scan's.
 
-    ``placed`` fills the box, ``on_scan`` is the whole scan's labels or None where nobody needs
+    ``placed`` fills the box, ``on_scan`` the scan's voxels in it, or is None where nobody needs
     them. Both start as background and are written in place.
     """
 
@@ -32,7 +32,6 @@ class WayBack:
         self._decide = decide
         self._placed = placed
         self._on_scan = on_scan
-        self._scan_box = grid.scan_box(box)
         self._taps = [grid.taps_back(axis, box) for axis in range(3)]
         background = background_scores((len(decide.labels), 1, 1), decide)
         self._background = np.broadcast_to(background, (len(background), *placed.shape[1:]))
@@ -76,9 +75,7 @@ class WayBack:
             far = self._plane(upper, slab, first)[:, y_rows, x_rows]
             plane = near + z.weight[row] * (far - near)
         scores = interpolate(interpolate(plane, 1, y_taps), 2, x_taps)
-        z0, y0, x0 = self._scan_box.start
-        window = on_scan[z0 + row, y0 + y_from : y0 + y_to, x0 + x_from : x0 + x_to]
-        window[...] = labels_from_scores(scores, self._decide)
+        on_scan[row, y_from:y_to, x_from:x_to] = labels_from_scores(scores, self._decide)
 
     def _plane(self, index: int, slab: Slab, first: int) -> Scores:
         if index < first:

@@ -77,3 +77,16 @@ def test_a_folder_without_scans_is_bad_input(
     assert main([str(argument) for argument in arguments]) != 0
     assert not out.exists()
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_peak_that_only_rises_while_the_first_cases_come_is_flat() -> None:
+    facts = pipeline.memory_facts([300.4, 400.0, 500.0, 501.0, 501.0, 501.0])
+    assert facts["peak_mb_after_first"] == 300
+    assert facts["peak_mb"] == 501
+    assert facts["rise_mb_a_case"] == 0
+    assert facts["peak_mb_after_each"] == [300, 400, 500, 501, 501, 501]
+
+
+def test_a_peak_that_goes_on_rising_shows_by_how_much_a_case() -> None:
+    assert pipeline.memory_facts([9, 9, 9, 10, 12, 14, 16])["rise_mb_a_case"] == 2
+    assert pipeline.memory_facts([9])["rise_mb_a_case"] == 0

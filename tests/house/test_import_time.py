@@ -10,7 +10,7 @@ REPEATS = 7
 # Timed inside each process, so that the start of Python and the noise of numpy's and nibabel's own
 # import stay out of the difference; the first process warms the disk cache and compiles. It is the
 # processor's time that counts: importing waits for nothing else once the disk cache is warm, and
-# waiting for other processes is not its doing. The least of several is what the import itself costs.
+# waiting for others is not its doing. The least of several is what the import itself costs.
 TIMED = """
 import time
 import numpy, nibabel

@@ -22,7 +22,7 @@ from stages import slices, stage, volume
 
 from kits_runtime.cascade import CascadeResult, run_cascade, stages_wanted_on_scan
 from kits_runtime.clock import Clock
-from kits_runtime.grid import Box
+from kits_runtime.grid import Box, box_of
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import (
     Argmax,
@@ -119,7 +119,7 @@ def test_no_foreground_lies_beyond_a_stage_s_reach(
     for outcome in results[system, preset].outcomes.values():
         if outcome.on_scan is not None:
             beyond = outcome.on_scan.copy()
-            beyond[outcome.reach.slices] = 0
+            beyond[outcome.reach.seen_from(outcome.window).slices] = 0
             assert not beyond.any()
 
 
@@ -556,8 +556,9 @@ def test_a_later_stage_overlays_an_earlier_one() -> None:
 
     np.testing.assert_array_equal(forth.labels, np.array([0, 1, 2])[data // 150 + (data == 100)])
     np.testing.assert_array_equal(kidney_alone.labels, data == 100)
-    assert forth.outcomes["kidney"].on_scan is not forth.labels
-    np.testing.assert_array_equal(forth.outcomes["kidney"].on_scan, data == 100)
+    assert forth.outcomes["kidney"].on_scan is None
+    found = forth.outcomes["tumour"].mask_on_scan(box_of(scan.shape))
+    np.testing.assert_array_equal(found, data == 300)
 
 
 @pytest.mark.parametrize("clean_on", ["model", "scan"])

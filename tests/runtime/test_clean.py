@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +10,6 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
 from kits_runtime.clean import (
-    NEIGHBOURS_4,
-    NEIGHBOURS_6,
-    NEIGHBOURS_26,
     Mask,
     drop_small,
     fill_holes,
@@ -180,20 +175,6 @@ def test_anything_but_a_3d_boolean_mask_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="expected bool"):
         step(wrong)
-
-
-def test_the_neighbourhoods_have_the_sizes_they_are_named_after() -> None:
-    assert NEIGHBOURS_26.sum() - 1 == 26
-    np.testing.assert_array_equal(NEIGHBOURS_6, ndimage.generate_binary_structure(3, 1))
-    np.testing.assert_array_equal(NEIGHBOURS_4[1], ndimage.generate_binary_structure(2, 1))
-    assert NEIGHBOURS_4.sum() - 1 == 4
-
-
-def test_importing_costs_no_scipy() -> None:
-    code = "import sys, kits_runtime.clean; assert 'scipy.ndimage' not in sys.modules"
-    subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"], check=True
-    )
 
 
 # keep_largest and drop_small

@@ -79,8 +79,8 @@ class Watch:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     counting, read_scan = Watch(), pipeline_module.read_scan
 
-    def counted(path: Path) -> Any:
-        scan = read_scan(path)
+    def counted(path: Path, **options: Any) -> Any:
+        scan = read_scan(path, **options)
         counting.add(scan)
         return scan
 

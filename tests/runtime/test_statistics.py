@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.distance import pdist
 from stages import unhurried, volume
 
+from kits_runtime.components import NEIGHBOURS_26, components_of
 from kits_runtime.grid import Box
-from kits_runtime.statistics import class_statistics, longest_distance_mm
+from kits_runtime.statistics import class_statistics, ends_of_rows, longest_distance_mm
 
 SPACING_MM = (3.0, 2.0, 1.0)
 
@@ -36,7 +38,8 @@ def test_a_box_has_the_size_and_the_diagonal_that_a_ruler_gives() -> None:
 def test_an_ellipsoid_is_as_long_as_its_longest_axis() -> None:
     z, y, x = np.ogrid[-20:21, -20:21, -20:21]
     mask = (z * 3 / 30) ** 2 + (y * 2 / 40) ** 2 + (x / 15) ** 2 <= 1
-    assert longest_distance_mm(mask, SPACING_MM) == pytest.approx(80, rel=0.002)
+    ends = ends_of_rows(components_of(mask, NEIGHBOURS_26), 0)
+    assert longest_distance_mm(ends, SPACING_MM) == pytest.approx(80, rel=0.002)
 
 
 @unhurried
@@ -53,9 +56,27 @@ def test_the_longest_distance_is_that_of_all_pairs(
     mask.flat[rng.integers(mask.size)] = True
     points = np.argwhere(mask) * spacing_mm
     expected = pdist(points).max() if len(points) > 1 else 0
-    found = longest_distance_mm(mask, spacing_mm)
+    found = longest_distance_mm(np.argwhere(mask), spacing_mm)
     assert found <= expected + 1e-6
     assert found >= 0.998 * expected - 1e-6
+
+
+@unhurried
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.9))
+def test_the_ends_of_rows_are_the_first_and_last_voxels_of_one_object(
+    seed: int, share: float
+) -> None:
+    mask = np.random.default_rng(seed).random((4, 5, 9)) < share
+    mask[2, 2, 4] = True
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    components = components_of(mask, NEIGHBOURS_26)
+    for number in range(count):
+        rows = [
+            (z, y, np.flatnonzero(pieces[z, y] == number + 1))
+            for z, y in np.argwhere((pieces == number + 1).any(axis=2))
+        ]
+        expected = [(z, y, x[0]) for z, y, x in rows] + [(z, y, x[-1]) for z, y, x in rows]
+        np.testing.assert_array_equal(ends_of_rows(components, number), expected)
 
 
 def test_sides_are_the_patients_and_divide_the_scan_in_its_middle() -> None:

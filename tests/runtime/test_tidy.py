@@ -59,13 +59,14 @@ def on_scan_from(
 ) -> Labels:
     """The labels that the way back makes of a mask that fills a box of the grid."""
     box = box or box_of(GRID_SHAPE)
+    grid = Grid(GRID_SHAPE, scan_shape, (1, 1, 1))
     labels = np.zeros(scan_shape, np.uint8)
     back = WayBack(
-        Grid(GRID_SHAPE, scan_shape, (1, 1, 1)),
+        grid,
         box,
         decide=AT_HALF,
         placed=np.zeros(box.shape, np.uint8),
-        on_scan=labels,
+        on_scan=labels[grid.scan_box(box).slices],
     )
     background, foreground = scores
     values = np.where(mask, np.float32(foreground), np.float32(background))
@@ -78,7 +79,8 @@ def follow(
 ) -> None:
     grid = Grid(GRID_SHAPE, labels.shape, (1, 1, 1))
     own = box or box_of(GRID_SHAPE)
-    follow_on_scan(labels, Tidied(grid=grid, box=own, before=before, after=after, fill=fill))
+    inside = labels[grid.scan_box(own).slices]
+    follow_on_scan(inside, Tidied(grid=grid, box=own, before=before, after=after, fill=fill))
 
 
 KEPT, DROPPED = Box((2, 3, 2), (9, 11, 9)), Box((4, 5, 12), (8, 9, 16))

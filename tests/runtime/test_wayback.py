@@ -64,7 +64,9 @@ def brought_back(
     placed = np.zeros(box.shape, np.uint8)
     on_scan = np.full(grid.scan_shape, _UNTOUCHED, np.uint8)
     on_scan[grid.scan_box(box).slices] = 0
-    back = WayBack(grid, box, decide=decide, placed=placed, on_scan=on_scan)
+    back = WayBack(
+        grid, box, decide=decide, placed=placed, on_scan=on_scan[grid.scan_box(box).slices]
+    )
     for slab in slabs:
         back.push(slab)
     return placed, on_scan
@@ -249,7 +251,7 @@ def test_each_scan_voxel_is_written_by_one_of_two_adjacent_boxes(
             box,
             decide=Threshold(at_least=0.5, labels=(label,)),
             placed=np.zeros(box.shape, np.uint8),
-            on_scan=on_scan,
+            on_scan=on_scan[grid.scan_box(box).slices],
         )
         back.push(Slab(depth=box.shape[0], scores=np.ones((1, *box.shape), np.float32)))
 

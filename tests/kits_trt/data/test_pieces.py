@@ -8,9 +8,8 @@ from stages import slices, stage, volume
 from training_cases import SPACING_MM, anatomy, lesson, patches, recipe
 from training_cases import piece as plain_piece
 
-from kits_runtime.cascade import asked_about
 from kits_runtime.grid import grid_over
-from kits_runtime.look import boxes_to_look_at
+from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
     Clip,
@@ -58,9 +57,9 @@ def read_by_the_runtime(view: StageView) -> list[Region]:
     grid = grid_over(given.shape, given.spacing_mm, resample_of(stage))
     halves = stage.join == "halves"
     boxes = boxes_to_look_at(stage.look, given, grid, outcomes=outcomes, cut_halves=halves)
-    boxes = asked_about(boxes, stage, grid, outcomes)
+    asked = asked_about(boxes, stage, grid, outcomes)
     return [
-        prepared_region(given, grid, box, steps=stage.steps, outcomes=outcomes) for box in boxes
+        prepared_region(given, grid, box, steps=stage.steps, outcomes=outcomes) for box in asked
     ]
 
 
