@@ -23,11 +23,6 @@ class Levels:
     tumour: int = 220
 
 
-# cascaded-vnet clips to a quarter of a standard deviation around the mean of what it looks at: with
-# air around the body all soft tissue would be one value.
-LEVELS = {"cascaded-vnet": Levels(air=0, tumour=-300)}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phantom:
     """Int16 HU on (z, y, x), the true labels, and the spacing."""
@@ -104,6 +99,17 @@ def _hu(patches: Array, lower_hu: float, upper_hu: float) -> Array:
     )
 
 
+# Mean and standard deviation of the whole phantom and of boxes around its kidneys. The latter
+# differ by ten HU between the presets; thresholds lie fifty from what they divide.
+WHOLE_HU = (-496, 500)
+BOX_HU = (-378, 488)
+
+
+def _standardised(hu: float, mean_hu: float, std_hu: float) -> float:
+    """What cascaded-vnet's steps make of a HU where these are the statistics."""
+    return 0.25 * (hu - mean_hu) / std_hu
+
+
 def _three_classes(hu: Array) -> Array:
     return scores_of((hu > 50) & (hu <= 160), hu > 160)
 
@@ -121,9 +127,9 @@ def _hu_by_landmarks(patches: Array) -> Array:
 
 _NETS: Mapping[str, Mapping[str, RunNet]] = {
     "cascaded-vnet": {
-        "roi-vnet": lambda patches: scores_of(patches[:, 0] > 0.6),
-        "kidney-vnet": lambda patches: scores_of(patches[:, 0] > 0.6),
-        "tumour-vnet": lambda patches: scores_of(patches[:, 0] < 0.01),
+        "roi-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(50, *WHOLE_HU)),
+        "kidney-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(50, *BOX_HU)),
+        "tumour-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(160, *BOX_HU)),
     },
     "resunet-msvnet": {
         "resunet3d": lambda patches: scores_of(_hu(patches, -200, 300) > 50),
