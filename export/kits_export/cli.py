@@ -1,6 +1,7 @@
 """``kits-export``: from a checkpoint to a verified bundle, and to engines of it."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,13 @@ from kits_export.findings import table_lines, unverified
 from kits_export.masks import cases_from
 from kits_export.parity import Gates
 from kits_export.place import check_place
-from kits_export.targets import TARGETS, EngineWishes, builder_for, targets_from_text
+from kits_export.targets import (
+    TARGETS,
+    EngineWishes,
+    builder_for,
+    capabilities_from_text,
+    targets_from_text,
+)
 from kits_export.trained import TrainedSystem, trained_from_checkpoint, trained_from_states
 from kits_runtime.cli.console import (
     EXIT_OK,
@@ -21,6 +28,7 @@ from kits_runtime.cli.console import (
     set_up_logging,
     version,
 )
+from kits_runtime.engines.engine_cache import cache_folder
 from kits_runtime.errors import BundleError, UsageError
 from kits_trt.systems import SYSTEMS
 
@@ -115,10 +123,12 @@ def _add_engines(group: argparse._ArgumentGroup) -> None:
     )
     add("--workspace", type=_mebibytes, metavar="MIB", help="most memory a builder may use")
     add("--timing-cache", type=Path, metavar="FILE", help="kept between builds of engines")
+    add("--cache", type=Path, metavar="DIR", help="folder of engines (default: the user's cache)")
     add("--version-compatible", action="store_true", help="engines for later versions too")
     add(
         "--compute-capability",
-        default="",
+        type=capabilities_from_text,
+        default=(),
         metavar="CC,...",
         help="trt-rtx: GPUs to build for without having one, such as 86,89",
     )
@@ -165,9 +175,10 @@ def _builder(options: argparse.Namespace) -> Build | None:
         workspace_mib=options.workspace,
         timing_cache=options.timing_cache,
         version_compatible=options.version_compatible,
-        compute_capabilities=tuple(filter(None, options.compute_capability.split(","))),
+        compute_capabilities=options.compute_capability,
+        cache=options.cache or cache_folder(os.environ),
     )
-    return builder_for(options.targets, wishes)
+    return builder_for(options.targets, wishes, tell=_silent if options.quiet else say)
 
 
 def _trained(options: argparse.Namespace) -> TrainedSystem:
@@ -211,6 +222,10 @@ def _state_files(options: argparse.Namespace) -> dict[str, Path]:
             raise UsageError(f"--net {text}: found no file, expected NAME=FILE, or --ckpt with it")
         files[name] = Path(path) if given else options.ckpt
     return files
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 def _share(text: str) -> float:
