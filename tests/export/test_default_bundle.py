@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import phantom
+from safetensors.torch import load_file
+from trained_nets import Bright, case, trained
 
+from kits_export.card import card_of, provenance_of
 from kits_export.default_bundle import make_default_bundle, trained_by_net
-from kits_export.masks import VerifyCase
-from kits_export.parity import Gates
 from kits_runtime.bundle import open_bundle
 from kits_runtime.errors import BundleError
 from kits_runtime.segmenter import Segmenter, default_bundle_path
@@ -31,23 +31,28 @@ def checkpoints(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def test_a_bundle_is_made_of_two_checkpoints_with_its_parity(tmp_path: Path) -> None:
-    trained = trained_by_net(checkpoints(tmp_path), commit="abc")
-    scan = phantom()
-    only = VerifyCase(name="digital", volume=volume_from_array(scan.data, scan.affine))
-    undecided = Gates(max_disagree=1.0, allow_unverified=True)  # the nets are drawn at random
-    make_default_bundle(trained, tmp_path / "made.kits", cases=[only], gates=undecided)
-    manifest = open_bundle(tmp_path / "made.kits").manifest
-    assert (manifest.system, manifest.preset) == ("resunet-msvnet", "small")
-    links = {link.link: link for link in manifest.parity}
-    assert links["torch = onnx: resunet3d"].tolerance == 1e-4
-    assert links["torch = bundle: msvnet"].tolerance == 2e-2
-    assert all(0 <= link.value <= link.tolerance for link in manifest.parity)
-    assert manifest.provenance.commit == "abc"
-    assert manifest.card.metrics["msvnet: steps of its last training"] == 7
-    assert {file.weights for net in manifest.nets.values() for file in net.files.values()} == {
-        "float16"
-    }
+def test_two_checkpoints_make_a_system_with_its_card(tmp_path: Path) -> None:
+    paths = checkpoints(tmp_path)
+    made = trained_by_net(paths, commit="abc")
+    assert (made.system.name, made.system.preset) == ("resunet-msvnet", "small")
+    for name, path in paths.items():
+        saved = load_file(path)
+        state = made.nets[name].state_dict()
+        assert all(torch.equal(state[key], value) for key, value in saved.items())
+    card = card_of(made)
+    assert card.licence == "Apache-2.0"
+    assert card.metrics["msvnet: steps of its last training"] == 7
+    assert card.metrics["resunet3d: mean Dice on held-out phantoms"] == 0.5
+    assert provenance_of(made).commit == "abc"
+
+
+def test_the_bundle_replaces_its_forerunner_and_stores_halves(tmp_path: Path) -> None:
+    out = tmp_path / "made.kits"
+    for kidney_hu in (40.0, 50.0):
+        made = make_default_bundle(trained(Bright(kidney_hu=kidney_hu)), out, cases=[case()])
+        assert open_bundle(out).manifest == made.manifest
+    (file,) = made.manifest.nets["bright"].files.values()
+    assert (file.tensors, file.weights) == ("float32", "float16")
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
