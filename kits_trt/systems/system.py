@@ -1,11 +1,12 @@
 """What a system is on this side of the bundle: its stages and the shapes of its nets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kits_runtime.manifest import SCHEMA_VERSION
 from kits_runtime.manifest.schema import Card, Manifest, Net, NetFile, Provenance, Stage
+from kits_trt.systems.recipe import Recipe
 
 Preset = Literal["paper", "small"]
 NetFiles = Mapping[Literal["fp32", "fp16"], NetFile]
@@ -22,7 +23,7 @@ class NetShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """One published method in one preset, as the manifest will say it."""
+    """One published method in one preset: its stages, and how its nets are taught."""
 
     name: str
     preset: Preset
@@ -30,6 +31,7 @@ class System:
     nets: Mapping[str, NetShape]
     stages: tuple[Stage, ...]
     overlay: tuple[str, ...]
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
 
 def manifest_from_system(
