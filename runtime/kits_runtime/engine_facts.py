@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from kits_runtime.engines.cuda_driver import Gpu, Gpus, visible_gpus
-from kits_runtime.engines.engine_cache import (
+from kits_runtime.engines.engine_cache import EngineCache
+from kits_runtime.engines.engine_record import (
     ENGINE_SUFFIX,
-    EngineCache,
     EngineKey,
     Entry,
-    is_whole,
     read_entry,
+    whole_engine,
 )
 from kits_runtime.engines.tensorrt.key import ANY
 from kits_runtime.engines.tensorrt.library import Flavour, open_library
@@ -126,7 +126,9 @@ def _missed(entry: Entry, gpus: Gpus, nets: Collection[str] | None) -> Differenc
 
 
 def _damage(entry: Entry) -> Differences:
-    return {} if is_whole(entry) else {"file": ("damaged", "the hash of its record")}
+    return (
+        {} if whole_engine(entry) is not None else {"file": ("damaged", "the hash of its record")}
+    )
 
 
 def _entry_facts(entry: Entry, missed: Differences) -> Facts:

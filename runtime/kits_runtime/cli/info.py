@@ -11,7 +11,8 @@ from pathlib import Path
 from kits_runtime.bundle import open_bundle
 from kits_runtime.cli.console import EXIT_OK, exit_code_of, version
 from kits_runtime.engine_facts import cache_facts, engine_facts, gpu_facts, holds_engines
-from kits_runtime.engines.engine_cache import ENGINE_SUFFIX, cache_folder
+from kits_runtime.engines.engine_cache import cache_folder
+from kits_runtime.engines.engine_record import ENGINE_SUFFIX
 from kits_runtime.facts import environment_facts, facts_of
 
 

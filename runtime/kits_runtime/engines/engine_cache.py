@@ -5,75 +5,32 @@ The record is written last, so an engine without one does not count. Engines are
 the library, so only this user, or the administrator, may be able to write to the folder.
 """
 
-import dataclasses
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from kits_runtime.engines.engine_record import (
+    ENGINE_SUFFIX,
+    RECORD_SUFFIX,
+    Built,
+    EngineKey,
+    Entry,
+    read_entry,
+    record_of,
+    shown_differences,
+    whole_engine,
+)
 from kits_runtime.errors import UsageError
 from kits_runtime.files import remove_abandoned, replacing
 from kits_runtime.locks import locked
 
 logger = logging.getLogger(__name__)
 
-ENGINE_SUFFIX = ".engine"
-RECORD_SUFFIX = ".json"
 MAX_BYTES = 8 << 30
 
-_FORMAT = 1
-_MAX_RECORD_BYTES = 1 << 20
 _WRITABLE_BY_OTHERS = 0o022
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineKey:
-    """What an engine serves; any field that differs means another engine."""
-
-    net: str
-    onnx_sha256: str
-    flavour: str
-    library: str
-    gpu: str
-    compute_capability: str
-    driver: str
-    profile: str
-    precision: str
-    options: str
-
-    def stem(self) -> str:
-        """The name of its files, without suffix."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return f"{self.net}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-
-    def differences(self, wanted: "EngineKey") -> dict[str, tuple[str, str]]:
-        """The fields in which an engine of this key misses ``wanted``: (its own, the wanted)."""
-        own, other = dataclasses.asdict(self), dataclasses.asdict(wanted)
-        return {name: (own[name], other[name]) for name in own if own[name] != other[name]}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """An engine to keep, and facts of its building for the record, as plain values for JSON."""
-
-    data: bytes
-    facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One kept engine: where it is, its record, and when it was last used (seconds since 1970)."""
-
-    path: Path
-    key: EngineKey
-    sha256: str
-    size: int
-    facts: Mapping[str, object]
-    used_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +46,8 @@ class EngineCache:
         entry = read_entry(path)
         if entry is None or entry.key != key:
             return None
-        data = _read(path)
-        if data is None or hashlib.sha256(data).hexdigest() != entry.sha256:
+        data = whole_engine(entry)
+        if data is None:
             if report is not None:
                 report(f"{path.name}: found a damaged engine, expected its record's hash")
             return None
@@ -164,18 +121,11 @@ class EngineCache:
 
     def _keep(self, key: EngineKey, built: Built) -> None:
         path = self._path(key)
-        record = {
-            "format": _FORMAT,
-            "key": dataclasses.asdict(key),
-            "sha256": hashlib.sha256(built.data).hexdigest(),
-            "bytes": len(built.data),
-            "facts": dict(built.facts),
-        }
         _remove(path)
         with replacing(path) as stream:
             stream.write(built.data)
         with replacing(path.with_suffix(RECORD_SUFFIX)) as stream:
-            stream.write(json.dumps(record, indent=1).encode())
+            stream.write(record_of(key, built))
 
     def _require_own(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -197,53 +147,6 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CACHE_HOME", "")
     root = Path(base) if base.startswith("/") else Path(environment.get("HOME", "~")) / ".cache"
     return root.expanduser() / "kits-trt" / "engines"
-
-
-def read_entry(path: Path) -> Entry | None:
-    """The record of the engine at a path; None where either file is missing or makes no sense."""
-    record = path.with_suffix(RECORD_SUFFIX)
-    try:
-        if record.stat().st_size > _MAX_RECORD_BYTES:
-            return None
-        content = json.loads(record.read_bytes())
-        if content["format"] != _FORMAT:
-            return None
-        return Entry(
-            path=path,
-            key=_key_from_plain(content["key"]),
-            sha256=str(content["sha256"]),
-            size=path.stat().st_size,
-            facts=dict(content["facts"]),
-            used_s=record.stat().st_mtime,
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def shown_differences(differences: Mapping[str, tuple[str, str]]) -> str:
-    """Differing fields as a message has them."""
-    return ", ".join(
-        f"{name} (found {own}, expected {wanted})" for name, (own, wanted) in differences.items()
-    )
-
-
-def is_whole(entry: Entry) -> bool:
-    """Whether an engine's file is what its record says."""
-    data = _read(entry.path)
-    return data is not None and hashlib.sha256(data).hexdigest() == entry.sha256
-
-
-def _key_from_plain(plain: Mapping[str, Any]) -> EngineKey:
-    if not all(isinstance(value, str) for value in plain.values()):
-        raise TypeError("a key has texts alone")
-    return EngineKey(**plain)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -6,23 +6,21 @@ because kernels are timed on it.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from kits_runtime.engines.cuda_driver import visible_gpus
-from kits_runtime.engines.fit import Port, checked_input, checked_output, fixed_batch
 from kits_runtime.engines.protocol import NetSpec
-from kits_runtime.engines.tensorrt.half_share import HalfShare, half_share
+from kits_runtime.engines.tensorrt.half_share import HalfShare
 from kits_runtime.engines.tensorrt.library import Library
 from kits_runtime.engines.tensorrt.listening import Heard, Progress, listening, monitor
-from kits_runtime.engines.tensorrt.onnx_bytes import opset_of, widened
+from kits_runtime.engines.tensorrt.onnx_bytes import widened
 from kits_runtime.engines.tensorrt.options import BuildOptions, smaller_plans
+from kits_runtime.engines.tensorrt.parsing import ParsedNet, parsed_net, said
 from kits_runtime.engines.tensorrt.settings import configured
 from kits_runtime.engines.tensorrt.timing_cache import keep_timings, load_timings
 from kits_runtime.errors import (
     BackendUnavailableError,
-    BundleError,
     EngineError,
     EngineIncompatibleError,
     OutOfMemoryError,
@@ -30,11 +28,9 @@ from kits_runtime.errors import (
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 # What the libraries say when the GPU is full, and when the limit that was set is too tight.
 _NO_ROOM = ("out of memory", "outofmemory", "insufficient memory")
 _NO_WORKSPACE = ("within workspace limit", "insufficient workspace")
-_MOST_SAID = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +49,17 @@ class BuiltEngine:
     seconds: float
     warnings: tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Parsed:
-    """A network with what must live as long as it does: the parser holds the weights."""
-
-    builder: Any
-    network: Any
-    parser: Any
-    half: HalfShare
-    file_batch: int | None
+    def facts(self) -> dict[str, object]:
+        """How it came about, as plain values for the record that is kept beside it."""
+        return {
+            "batches": list(self.batches),
+            "half_share": round(self.half.share, 6),
+            "flops_per_window": self.half.total_flops,
+            "wide_layers": [name for name, _ in self.half.wide_layers],
+            "plans_tried": list(self.plans_tried),
+            "seconds": round(self.seconds, 3),
+            "warnings": list(self.warnings),
+        }
 
 
 def build_engine(
@@ -89,9 +86,8 @@ def build_engine(
     require_target(library, options)
     started = time.perf_counter()
     content = widened(onnx)
-    _check_opset(library, net, content)
     with listening(library) as (voice, heard):
-        parsed = _parsed(library, net, content, (voice, heard))
+        parsed = parsed_net(library, net, content, (voice, heard))
         _check_half(net, parsed.half, options)
         data, tried = _built(library, net, parsed, options, (heard, progress))
     plan = tried[-1]
@@ -136,79 +132,6 @@ def require_target(library: Library, options: BuildOptions) -> None:
         )
 
 
-def _check_opset(library: Library, net: NetSpec, onnx: bytes) -> None:
-    newest, found = library.newest_opset, opset_of(onnx)
-    if newest is not None and found is not None and found > newest:
-        raise EngineIncompatibleError(
-            f"net {net.name}: found opset {found}, expected at most {newest} for tensorrt "
-            f"{library.version}; export the bundle again"
-        )
-
-
-def _parsed(library: Library, net: NetSpec, onnx: bytes, ears: tuple[Any, Heard]) -> _Parsed:
-    voice, heard = ears
-    try:
-        builder = library.module.Builder(voice)
-    except TypeError as error:  # the binding's way to say that it got nothing
-        raise BackendUnavailableError(
-            f"backend {library.flavour}: found no builder ({_said(heard.errors, error)}), expected "
-            "one; look at the driver with nvidia-smi"
-        ) from error
-    network = builder.create_network(library.network_flags())
-    parser = library.module.OnnxParser(network, voice)
-    if not parser.parse(onnx):
-        raise _parse_error(net, parser, heard)
-    heard.raise_again()
-    try:
-        batch = _fitting_batch(net, network)
-        half = half_share(library, network)
-    except UnicodeDecodeError as error:
-        raise BundleError(
-            f"net {net.name}: found a name of bytes that are no text, expected names in UTF-8; "
-            "export the bundle again"
-        ) from error
-    return _Parsed(builder=builder, network=network, parser=parser, half=half, file_batch=batch)
-
-
-def _fitting_batch(net: NetSpec, network: Any) -> int | None:  # noqa: ANN401
-    """The batch that the file insists on, once its tensors are those of the spec."""
-    inputs = [_port(network.get_input(index)) for index in range(network.num_inputs)]
-    outputs = [_port(network.get_output(index)) for index in range(network.num_outputs)]
-    checked_output(net, outputs)
-    return fixed_batch(checked_input(net, inputs))
-
-
-def _parse_error(net: NetSpec, parser: Any, heard: Heard) -> BundleError:  # noqa: ANN401
-    if not parser.num_errors:
-        found = f"the file: {_said(heard.errors, 'no reason given')}"
-    else:
-        error = parser.get_error(0)
-        # 8.6 knows the node's number only.
-        name = _told(getattr(error, "node_name", str))
-        operator = _told(getattr(error, "node_operator", str)) or "operator unknown"
-        node = name or (f"number {error.node()}" if error.node() >= 0 else "")
-        place = f"node {node} ({operator})" if node else "the file"
-        found = f"{place}: {_told(error.desc)[:_MOST_SAID]}"
-    return BundleError(
-        f"net {net.name}: the TensorRT parser refuses {found}; expected an ONNX net of opset 17 "
-        "with operators that it has; export the bundle again"
-    )
-
-
-def _told(text: Callable[[], str]) -> str:
-    """One line of the parser's; it quotes the file, whose bytes need not be text."""
-    try:
-        return " ".join(text().split())
-    except UnicodeDecodeError:
-        return "(bytes that are no text)"
-
-
-def _port(tensor: Any) -> Port:  # noqa: ANN401
-    dtype = tensor.dtype.name
-    shape = tuple(None if length < 0 else int(length) for length in tensor.shape)
-    return Port(name=tensor.name, dtype=_DTYPES.get(dtype, dtype), shape=shape)
-
-
 def _check_half(net: NetSpec, half: HalfShare, options: BuildOptions) -> None:
     if options.precision != "fp16" or half.share >= options.least_half_share:
         return
@@ -223,7 +146,7 @@ def _check_half(net: NetSpec, half: HalfShare, options: BuildOptions) -> None:
 def _built(
     library: Library,
     net: NetSpec,
-    parsed: _Parsed,
+    parsed: ParsedNet,
     options: BuildOptions,
     watchers: tuple[Heard, Progress | None],
 ) -> tuple[bytes, list[BuildOptions]]:
@@ -251,7 +174,7 @@ def _built(
         if not _speak_of(_NO_ROOM + _NO_WORKSPACE, errors):
             raise EngineError(
                 f"net {net.name} on {library.flavour}: the build failed with "
-                f"'{_said(errors, 'no reason given')}', expected an engine; "
+                f"'{said(errors, 'no reason given')}', expected an engine; "
                 "build with --debug, or choose another backend"
             )
         logger.warning("net %s: out of memory with %s", net.name, plan.shown())
@@ -264,8 +187,3 @@ def _built(
 
 def _speak_of(phrases: Iterable[str], errors: Iterable[str]) -> bool:
     return any(phrase in error.lower() for error in errors for phrase in phrases)
-
-
-def _said(errors: list[str], otherwise: object) -> str:
-    """The last error that the library told, which is the most general one, on one line."""
-    return (errors[-1] if errors else str(otherwise))[:_MOST_SAID]

@@ -3,7 +3,7 @@
 import json
 
 from kits_runtime.engines.cuda_driver import Gpu
-from kits_runtime.engines.engine_cache import EngineKey
+from kits_runtime.engines.engine_record import EngineKey
 from kits_runtime.engines.protocol import NetSpec
 from kits_runtime.engines.tensorrt.library import Library
 from kits_runtime.engines.tensorrt.options import BuildOptions

@@ -30,13 +30,15 @@ class Library:
         return str(self.module.__version__)
 
     @property
-    def strongly_typed(self) -> bool:
-        """Whether tensors have the types that the file gives them: all but 8.6 can.
+    def has_precision_flags(self) -> bool:
+        """Whether precision can be set by builder flags: up to 10, and never in tensorrt_rtx."""
+        return "FP16" in self.members("BuilderFlag")
 
-        From 11 on there is no other way, and no precision flag is left.
-        """
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether tensors get the types that the file gives them: everywhere but in 8.6."""
         by_flag = "STRONGLY_TYPED" in self.members("NetworkDefinitionCreationFlag")
-        return by_flag or "FP16" not in self.members("BuilderFlag")
+        return by_flag or not self.has_precision_flags
 
     @property
     def ahead_of_time(self) -> bool:
@@ -54,10 +56,11 @@ class Library:
         return found
 
     def network_flags(self) -> int:
-        """The flags that a network is made with."""
+        """The flags that a network is made with; none where types are always strong."""
+        if not self.has_precision_flags:
+            return 0
         wanted = "STRONGLY_TYPED" if self.strongly_typed else "EXPLICIT_BATCH"
-        flag = self.members("NetworkDefinitionCreationFlag").get(wanted)
-        return 0 if flag is None else 1 << int(flag)
+        return 1 << int(self.members("NetworkDefinitionCreationFlag")[wanted])
 
 
 def open_library(flavour: Flavour) -> Library:

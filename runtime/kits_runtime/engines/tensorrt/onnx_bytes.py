@@ -93,7 +93,7 @@ def _widened_graph(graph: memoryview) -> bytes | None:
         if field.number == 1:  # GraphProto.node
             node = list(_fields(field.message))
             inputs = [part.text for part in node if part.number == 1]
-            if _is_widening(node) and inputs[0] in stored:
+            if inputs and inputs[0] in stored and _is_widening(node):
                 casts[position] = (inputs[0], _text(node, 2))
             else:
                 read.update(inputs)
@@ -141,13 +141,16 @@ def _float_tensor(tensor: list[_Field], name: str) -> bytes:
 
 def _halves(tensor: list[_Field]) -> "np.ndarray[tuple[int], np.dtype[np.float16]]":
     """The values of a half constant: raw, or as the 16 bits of a number each."""
-    for part in tensor:
-        if part.number == 9:  # TensorProto.raw_data
-            return np.frombuffer(part.message, "<f2")
     numbers: list[int] = []
     for part in tensor:
+        if part.number == 9:  # TensorProto.raw_data
+            if len(part.message) % 2:
+                raise _damaged(f"{len(part.message)} bytes of halves")
+            return np.frombuffer(part.message, "<f2")
         if part.number == 5:  # TensorProto.int32_data
             numbers += [part.value] if isinstance(part.value, int) else _varints(part.value)
+    if max(numbers, default=0) > 0xFFFF:
+        raise _damaged(f"a half of {max(numbers)}")
     return np.asarray(numbers, np.uint16).view(np.float16)
 
 
