@@ -22,8 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kits_export.half_range import readers_of, require_finite_weight, require_half_weight
 
-# Half tensors before and behind these cost less than the scores' own uncertainty, and kernels that
-# calculate in half inside lose no more (docs/adr/0011-fp16-typed-graphs.md has the record).
+# Even kernels that calculate in half inside cost the scores hardly more here than half tensors do
+# by themselves; docs/adr/0011-fp16-typed-graphs.md has the record.
 HALF_OPERATORS = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Identity"}
     | {"MaxPool", "Mul", "PRelu", "Relu", "Sigmoid", "Slice", "Softmax"}

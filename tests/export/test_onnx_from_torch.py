@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_nets import NAMES, exported, lively_net
+from exported_nets import NAMES, exported, lively_net, settled_net
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -80,7 +80,7 @@ def test_another_export_of_a_small_net_gives_the_same_bytes(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_papers_nets_keep_scores_size_and_bytes_too(name: str) -> None:
-    net, shape = lively_net.__wrapped__(name, "paper"), NETS[name]["paper"].patch_shape
+    net, shape = settled_net(name, "paper"), NETS[name]["paper"].patch_shape
     model = onnx_from_net(net, input_shape=shape)
     assert 0.0 < require_torch_parity(net, model, patch_shape=shape).largest <= 1e-4
     weights = sum(array.nbytes for array in weights_by_name(model).values())
