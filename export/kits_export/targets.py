@@ -12,7 +12,8 @@ from kits_export.sides import batch_of
 from kits_runtime.bundle import Bundle
 from kits_runtime.engines import NetSpec
 from kits_runtime.engines.cuda_driver import Gpu, visible_gpus
-from kits_runtime.engines.engine_cache import Built, EngineCache
+from kits_runtime.engines.engine_cache import EngineCache
+from kits_runtime.engines.engine_record import Built
 from kits_runtime.engines.tensorrt import (
     BuildOptions,
     Library,
