@@ -165,8 +165,9 @@ def _export(options: argparse.Namespace) -> int:
 def _tell(exported: Exported, out: Path) -> None:
     for line in (*table_lines(exported.findings), *unverified(exported.findings)):
         say(line)
-    manifest = exported.manifest
-    say(f"{out}: {manifest.system} {manifest.preset}, {len(manifest.nets)} nets, verified")
+    manifest, gaps = exported.manifest, unverified(exported.findings)
+    ending = f"verified but for {len(gaps)} masks" if gaps else "verified"
+    say(f"{out}: {manifest.system} {manifest.preset}, {len(manifest.nets)} nets, {ending}")
 
 
 def _builder(options: argparse.Namespace) -> Build | None:
