@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from kits_runtime.errors import KitsError
-from kits_trt.train.loop import Budget, Task, train
-from kits_trt.train.losses import (
+from kits_trt.train.minimal_loop import Budget, Task, train
+from kits_trt.train.minimal_losses import (
     deep_supervision_loss,
     deep_supervision_weight,
     focal_and_dice_loss,

@@ -14,8 +14,8 @@ from kits_trt.nets import build_net
 from kits_trt.train import phantom_cache
 from kits_trt.train.checkpoint import read_checkpoint, write_checkpoint
 from kits_trt.train.grids import Sample
-from kits_trt.train.loop import Stepper, Task, learning_rate
 from kits_trt.train.minimal import TASKS, main
+from kits_trt.train.minimal_loop import Stepper, Task, learning_rate
 from kits_trt.train.phantom_cache import Case, ScanRecipe, cached_cases, read_case, write_case
 from kits_trt.train.record import HEADER, Record
 
