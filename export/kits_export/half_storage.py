@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kits_runtime.errors import BundleError, ParityError
+from kits_export.half_range import readers_of, require_finite_weight, require_half_weight
 
-LARGEST_HALF = 65504.0
 _SUFFIX = ".half"
 
 
@@ -32,10 +31,10 @@ def store_weights_as_half(model: onnx.ModelProto, *, min_elements: int = 256) ->
         if item.data_type != TensorProto.FLOAT:
             continue
         weights = numpy_helper.to_array(item)
-        _require_finite(item.name, weights)
+        require_finite_weight(item.name, weights)
         if weights.size < min_elements:
             continue
-        _require_half_range(item.name, weights, readers=_readers(graph, item.name))
+        require_half_weight(item.name, weights, readers=readers_of(graph.node, item.name))
         stored = numpy_helper.from_array(weights.astype(np.float16), item.name + _SUFFIX)
         graph.initializer[index].CopyFrom(stored)
         casts.append(_widening(item_name=stored.name))
@@ -77,25 +76,3 @@ def _insert_first(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
-
-
-def _readers(graph: onnx.GraphProto, name: str) -> str:
-    return ", ".join(node.name or node.op_type for node in graph.node if name in node.input)
-
-
-def _require_finite(name: str, weights: np.ndarray) -> None:
-    broken = int(np.count_nonzero(~np.isfinite(weights)))
-    if broken:
-        raise BundleError(
-            f"weight {name}: found {broken} of {weights.size} values that are NaN or infinite, "
-            "expected finite weights; export another checkpoint"
-        )
-
-
-def _require_half_range(name: str, weights: np.ndarray, *, readers: str) -> None:
-    largest = float(np.abs(weights).max())
-    if largest > LARGEST_HALF:
-        raise ParityError(
-            f"weight {name} of node {readers}: found {largest:.6g}, expected at most "
-            f"{LARGEST_HALF:g} (the largest half); store this net as float32"
-        )
