@@ -102,9 +102,7 @@ def _nnunet_cases(folder: Path) -> list[TrainingCase]:
     cases = []
     for name in sorted({stem.removesuffix("_0000") for stem in scans} | set(maps)):
         scan = scans.get(f"{name}_0000", folder / "imagesTr" / f"{name}_0000.nii.gz")
-        cases.append(
-            TrainingCase(name=name, scan=scan, labels=maps.get(name), classes=classes)
-        )
+        cases.append(TrainingCase(name=name, scan=scan, labels=maps.get(name), classes=classes))
     return cases
 
 
