@@ -1,6 +1,7 @@
 """Networks of the published systems, by system, net and preset."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from kits_trt.nets.blocks import SegmentationNet
@@ -30,6 +31,10 @@ class NetConfig(Protocol):
     def patch_shape(self) -> tuple[int, ...]:
         """Shape of one patch without the batch axis."""
 
+    @property
+    def classes(self) -> int:
+        """Output channels."""
+
     def build(self) -> SegmentationNet:
         """Return the network with freshly drawn weights."""
 
@@ -41,6 +46,10 @@ _VNET: Presets = {
     "paper": VNetConfig(base=16, window=(128, 128, 128), normalised=False),
     "small": VNetConfig(base=4, window=(64, 64, 64), normalised=True),
 }
+_WITH_CLASSES = (
+    MsVNetConfig, ResNet25dConfig, ResUNet25dConfig, ResUNet3dConfig, UNet3dConfig, VNetConfig
+)  # fmt: skip
+
 _RES_UNET: Presets = {
     "paper": ResUNet25dConfig(base=32, crop=(256, 256)),
     "small": ResUNet25dConfig(base=16, crop=(96, 96)),
@@ -111,13 +120,23 @@ def net_config(name: str, preset: str) -> NetConfig:
     return _row(_row(NETS, name, "net"), preset, f"preset of {name}")
 
 
-def build_net(name: str, preset: str) -> SegmentationNet:
+def build_net(name: str, preset: str, *, classes: int | None = None) -> SegmentationNet:
     """Return a network with freshly drawn weights (from torch's current random state).
 
+    Args:
+        name: The net.
+        preset: Its preset.
+        classes: Output channels where they are not those of the paper, as with cysts.
+
     Raises:
-        ValueError: No network or no preset of that name.
+        ValueError: No network or no preset of that name, or one whose channels are fixed.
     """
-    return net_config(name, preset).build()
+    config = net_config(name, preset)
+    if classes is None or classes == config.classes:
+        return config.build()
+    if not isinstance(config, _WITH_CLASSES):
+        raise ValueError(f"{name} has {config.classes} output channel, not {classes}; leave it so")
+    return replace(config, classes=classes).build()
 
 
 def _row(table: Mapping[str, _Row], name: str, what: str) -> _Row:

@@ -40,6 +40,11 @@ class UNet2dConfig:
         """Shape of one patch: (channel, y, x)."""
         return (1, *self.crop)
 
+    @property
+    def classes(self) -> int:
+        """Output channels: the score of the one structure that the net knows."""
+        return 1
+
     def build(self) -> "UNet2d":
         """Return the network with freshly drawn weights."""
         return UNet2d(self)

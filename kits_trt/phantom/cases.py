@@ -5,9 +5,7 @@ and left (nibabel's axis codes I, P, L), an affine that is antidiagonal and nega
 """
 
 import gzip
-import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.errors import ScanError, UsageError
+from kits_runtime.files import replacing_folder
 from kits_runtime.volume import orientation_from_affine
 from kits_trt.phantom.anatomy import draw_patient
 from kits_trt.phantom.grids import Size, Triple, draw_grid
@@ -200,17 +199,9 @@ def _refuse_to_overwrite(plan: Plan, names: Sequence[str]) -> None:
 
 
 def _write_case(folder: Path, scans: dict[str, Nifti]) -> None:
-    """Writes both files into a hidden folder beside the target, then puts it in place."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        partial.mkdir(parents=True)
+    with replacing_folder(folder) as partial:
         for name, scan in scans.items():
             _write_packed(partial / f"{name}.nii.gz", scan)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_packed(path: Path, scan: Nifti) -> None:

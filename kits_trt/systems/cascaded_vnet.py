@@ -6,21 +6,36 @@ boxes and nets live on the 3 x 0.78 mm grid. It says both that the tumour overla
 that probabilities are compared; the first is done. Boxes end at the middle of the scan, but not at
 the middle of its slices, which its formula says as well. Ours, since the paper is silent: how
 128-voxel windows tile a region (side by side for the box, half overlapping and weighted by a
-Gaussian for the rest), and that 'statistical normalization' clips what a stage looks at to mean
-+- sigma std and maps that onto 0 to 1.
+Gaussian for the rest), and that 'statistical normalization with sigma = 0.25' brings what a stage
+looks at to a mean of 0 and a standard deviation of 0.25. ADR 0005 has the reasons.
 """
+
+from collections.abc import Mapping
 
 from kits_runtime.manifest.schema import (
     Argmax,
     Boxes,
-    ClipMeanSigma,
     Look,
     MiddleOfProjections,
     Patches,
     Resample,
+    Scale,
     Stage,
     Voxels,
     Whole,
+    ZScore,
+)
+from kits_trt.systems.recipe import (
+    Adam,
+    Augment,
+    Constant,
+    Crops,
+    Dice,
+    Noise,
+    RandomSplit,
+    Recipe,
+    Sgd,
+    WarmCosine,
 )
 from kits_trt.systems.system import NetShape, Preset, System
 
@@ -28,6 +43,8 @@ SPACING_MM = {"paper": (3.0, 0.78162497, 0.78162497), "small": (4.0, 3.0, 3.0)}
 PATCH_VOX = {"paper": (128, 128, 128), "small": (64, 64, 64)}
 BOX_VOX = {"paper": 256, "small": 64}
 SIGMA = 0.25
+EPOCHS = {"roi-vnet": 47, "kidney-vnet": 47, "tumour-vnet": 56}
+NOISE_HU = 20.0
 
 
 def cascaded_vnet(preset: Preset) -> System:
@@ -54,6 +71,13 @@ def cascaded_vnet(preset: Preset) -> System:
             _stage("tumour", preset, look=around_each_kidney, net="tumour-vnet", label=2),
         ),
         overlay=("kidney", "tumour"),
+        recipes={
+            "roi-vnet": _recipe("roi-vnet", preset, stage="roi", target={1: 1, 2: 1, 3: 1}),
+            "kidney-vnet": _recipe(
+                "kidney-vnet", preset, stage="kidney", target={1: 1, 2: 1, 3: 1}
+            ),
+            "tumour-vnet": _recipe("tumour-vnet", preset, stage="tumour", target={2: 1}),
+        },
     )
 
 
@@ -69,7 +93,8 @@ def _stage(name: str, preset: Preset, *, look: Look, net: str, label: int) -> St
                 size_vox=(None, None, None),
                 interpolation="linear",
             ),
-            ClipMeanSigma(sigma=SIGMA, target=(0.0, 1.0)),
+            ZScore(mean=None, std=None),
+            Scale(source=(-1.0, 1.0), target=(-SIGMA, SIGMA)),
         ),
         windows=Patches(
             shape=shape,
@@ -82,4 +107,25 @@ def _stage(name: str, preset: Preset, *, look: Look, net: str, label: int) -> St
         join="mean" if coarse else "halves",
         clean=(),
         clean_on="model",
+    )
+
+
+def _recipe(net: str, preset: Preset, *, stage: str, target: Mapping[int, int]) -> Recipe:
+    """As published, one random crop a case and epoch; small: half the crops on the target."""
+    published = preset == "paper"
+    return Recipe(
+        stage=stage,
+        target=target,
+        draw=Crops(per_case=1, foreground_share=None)
+        if published
+        else Crops(per_case=2, foreground_share=0.5),
+        augment=(Augment(change=Noise(up_to_hu=NOISE_HU)),),
+        loss=Dice(),
+        optimiser=Sgd(learning_rate=1e-3, momentum=0.9, weight_decay=0.01)
+        if published
+        else Adam(learning_rate=2e-3, weight_decay=0.01, decoupled=True),
+        schedule=Constant() if published else WarmCosine(rise_steps=30),
+        batch_size=1 if published else 2,
+        epochs=EPOCHS[net],
+        split=RandomSplit(train_share=190 / 210),
     )

@@ -8,6 +8,8 @@ looks at (the paper standardises before it cuts its boxes, and does not say over
 ensemble is the mean of both nets' scores (a vote of two masks would often be a tie).
 """
 
+from collections.abc import Mapping
+
 from kits_runtime.manifest.schema import (
     Argmax,
     AxisCounts,
@@ -24,6 +26,19 @@ from kits_runtime.manifest.schema import (
     Whole,
     ZScore,
 )
+from kits_trt.systems.recipe import (
+    Adam,
+    Augment,
+    Constant,
+    CrossEntropy,
+    Group,
+    Mirror,
+    Place,
+    RandomSplit,
+    Recipe,
+    SliceStacks,
+    WarmCosine,
+)
 from kits_trt.systems.system import NetShape, Preset, System
 
 SLICE_MM = {"paper": 3.0, "small": 4.0}
@@ -32,6 +47,13 @@ FULL_PLANE_VOX: dict[Preset, int | None] = {"paper": None, "small": 192}
 MIN_OBJECT_VOX = {"paper": 5000, "small": 300}
 NEIGHBOURS = 5
 LOWER_HU, UPPER_HU = -30.0, 300.0
+TUMOUR: tuple[Group, ...] = ("tumour",)
+THREE_GROUPS: Mapping[tuple[Group, ...], float] = {
+    ("background",): 1 / 3,
+    ("kidney",): 1 / 3,
+    TUMOUR: 1 / 3,
+}
+TWO_GROUPS: Mapping[tuple[Group, ...], float] = {("kidney",): 0.5, TUMOUR: 0.5}
 
 
 def multistage25d(preset: Preset) -> System:
@@ -63,6 +85,29 @@ def multistage25d(preset: Preset) -> System:
             ),
         ),
         overlay=("segment",),
+        recipes={
+            "res-unet-1": _recipe(
+                preset,
+                stage="localise",
+                shares=THREE_GROUPS,
+                weights=(0.3, 1.0, 3.0),
+                learning_rate=1e-4,
+            ),
+            "res-unet-2": _recipe(
+                preset,
+                stage="segment",
+                shares=TWO_GROUPS,
+                weights=(0.3, 1.0, 3.0),
+                learning_rate=1e-4,
+            ),
+            "res-net": _recipe(
+                preset,
+                stage="segment",
+                shares=TWO_GROUPS,
+                weights=(0.2, 0.25, 0.55),
+                learning_rate=1e-3,
+            ),
+        },
     )
 
 
@@ -94,4 +139,34 @@ def _stage(
         join="mean",
         clean=(DropSmall(min_voxels=MIN_OBJECT_VOX[preset]),),
         clean_on="model",
+    )
+
+
+def _recipe(
+    preset: Preset,
+    *,
+    stage: str,
+    shares: Mapping[tuple[Group, ...], float],
+    weights: tuple[float, float, float],
+    learning_rate: float,
+) -> Recipe:
+    """Balanced batches; only slices with tumour are turned, mirrored and zoomed."""
+    published = preset == "paper"
+    return Recipe(
+        stage=stage,
+        target={1: 1, 2: 2, 3: 1},
+        draw=SliceStacks(per_case=16, shares=shares),
+        augment=(
+            Augment(change=Place(degrees=30.0), groups=TUMOUR),
+            Augment(change=Mirror(axes=(2,), chance=0.5), groups=TUMOUR),
+            Augment(change=Place(zoom=(1.0, 1.5), chance=0.66), groups=TUMOUR),
+        ),
+        loss=CrossEntropy(weights=weights),
+        optimiser=Adam(learning_rate=learning_rate, weight_decay=0.1)
+        if published
+        else Adam(learning_rate=2e-3, weight_decay=0.01, decoupled=True),
+        schedule=Constant() if published else WarmCosine(rise_steps=30),
+        batch_size=32,
+        epochs=250 if published else 60,
+        split=RandomSplit(train_share=190 / 210),
     )

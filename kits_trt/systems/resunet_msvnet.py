@@ -33,6 +33,29 @@ from kits_runtime.manifest.schema import (
     Tight,
     Whole,
 )
+from kits_trt.systems.recipe import (
+    Adam,
+    Augment,
+    Blur,
+    Change,
+    Constant,
+    Contrast,
+    CutOut,
+    DeepDice,
+    EqualiseHistogram,
+    FirstCases,
+    FocalDice,
+    HardCases,
+    Mirror,
+    Noise,
+    Place,
+    RandomSplit,
+    Recipe,
+    RoughMask,
+    SliceRuns,
+    SliceStacks,
+    WarmCosine,
+)
 from kits_trt.systems.system import NetShape, Preset, System
 
 WINDOW_SLICES, WINDOW_STRIDE = 64, 32
@@ -46,6 +69,13 @@ TUMOUR_HU = (-100.0, 250.0)
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
+
+# Small is taught on rendered scans; real scanners differ from those and from each other.
+SCANNER_CHANGES: tuple[Change, ...] = (
+    Contrast(gain=0.1, shift_hu=15.0),
+    Noise(up_to_hu=20.0, chance=0.6),
+    Blur(up_to_vox=0.8, chance=0.3),
+)
 
 
 def resunet_msvnet(preset: Preset) -> System:
@@ -66,6 +96,7 @@ def resunet_msvnet(preset: Preset) -> System:
         },
         stages=(_kidney(preset), _tumour(preset)),
         overlay=("kidney", "tumour"),
+        recipes={"resunet3d": _kidney_recipe(preset), "msvnet": _tumour_recipe(preset)},
     )
 
 
@@ -152,3 +183,55 @@ def _tumour_clean(preset: Preset) -> tuple[Clean, ...]:
         if preset == "paper"
         else (DropSmall(min_voxels=MIN_TUMOUR_VOX),)
     )
+
+
+def _kidney_recipe(preset: Preset) -> Recipe:
+    published = preset == "paper"
+    mirror = Mirror(axes=(2,), chance=0.5)
+    other_view = Place(degrees=10.0, zoom=(0.85, 1.18), shift=0.05)
+    return Recipe(
+        stage="kidney",
+        target={1: 1, 2: 1, 3: 1},
+        draw=SliceRuns(per_case=1, margin_slices=50),
+        augment=_all((mirror,) if published else (mirror, other_view, *SCANNER_CHANGES)),
+        loss=DeepDice(mu=0.33, factor=0.8, every_epochs=15),
+        optimiser=Adam(learning_rate=1e-3 if published else 2e-3),
+        schedule=Constant() if published else WarmCosine(rise_steps=30),
+        batch_size=2,
+        epochs=500 if published else 60,
+        split=RandomSplit(train_share=190 / 210),
+    )
+
+
+def _tumour_recipe(preset: Preset) -> Recipe:
+    published = preset == "paper"
+    changes: tuple[Change, ...] = (
+        Place(degrees=15.0, shift=0.1),
+        CutOut(up_to=0.3, chance=0.3),
+        EqualiseHistogram(lower_hu=TUMOUR_HU[0], upper_hu=TUMOUR_HU[1], chance=0.3),
+        Blur(up_to_vox=1.0, chance=0.3),
+    )
+    if not published:
+        changes = (*changes, Mirror(axes=(2,), chance=0.5), *SCANNER_CHANGES, RoughMask())
+    return Recipe(
+        stage="tumour",
+        target={2: 1},
+        draw=SliceStacks(
+            per_case=None if published else 16,
+            shares={("kidney", "tumour"): 1.0}
+            if published
+            else {("kidney",): 0.5, ("tumour",): 0.5},
+        ),
+        augment=_all(changes),
+        loss=FocalDice(gamma=2.0, weights=(0.25, 0.75)),
+        optimiser=Adam(learning_rate=1e-3 if published else 2e-3),
+        schedule=Constant() if published else WarmCosine(rise_steps=30),
+        batch_size=8 if published else 24,
+        epochs=100,
+        split=FirstCases(count=195, of=210),
+        hard_cases=HardCases(share=0.4, times=2.0),
+    )
+
+
+def _all(changes: tuple[Change, ...]) -> tuple[Augment, ...]:
+    return tuple(Augment(change=change) for change in changes)

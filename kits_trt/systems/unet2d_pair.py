@@ -8,6 +8,8 @@ Ours: the HU window, the threshold of 0.5, that scores return to the scan by lin
 holes in 3D, eigenvalues in mm, and that each connected piece of tumour is a tumour of its own.
 """
 
+from collections.abc import Mapping
+
 from kits_runtime.manifest.schema import (
     Clean,
     Clip,
@@ -24,6 +26,16 @@ from kits_runtime.manifest.schema import (
     Stage,
     Threshold,
     Whole,
+)
+from kits_trt.systems.recipe import (
+    Adam,
+    BceDice,
+    Group,
+    OnPlateau,
+    RandomSplit,
+    Recipe,
+    SliceStacks,
+    WarmCosine,
 )
 from kits_trt.systems.system import NetShape, Preset, System
 
@@ -64,6 +76,12 @@ def unet2d_pair(preset: Preset) -> System:
         },
         stages=(kidney, tumour),
         overlay=("kidney", "tumour"),
+        recipes={
+            "kidney-unet": _recipe(
+                "kidney", preset, target={1: 1, 2: 1, 3: 1}, positive=("kidney", "tumour")
+            ),
+            "tumour-unet": _recipe("tumour", preset, target={2: 1}, positive=("tumour",)),
+        },
     )
 
 
@@ -90,4 +108,26 @@ def _stage(name: str, look: Look, *, shape: Shape2, label: int, clean: tuple[Cle
         join="mean",
         clean=clean,
         clean_on="scan",
+    )
+
+
+def _recipe(
+    stage: str, preset: Preset, *, target: Mapping[int, int], positive: tuple[Group, ...]
+) -> Recipe:
+    """Every positive slice once an epoch, and no other."""
+    published = preset == "paper"
+    return Recipe(
+        stage=stage,
+        target=target,
+        draw=SliceStacks(per_case=None if published else 8, shares={positive: 1.0}),
+        augment=(),
+        loss=BceDice(dice_share=0.5),
+        optimiser=Adam(learning_rate=1e-3 if published else 2e-3),
+        schedule=OnPlateau(factor=0.1, patience_epochs=3)
+        if published
+        else WarmCosine(rise_steps=30),
+        batch_size=16,
+        epochs=50,
+        split=RandomSplit(train_share=0.9),
+        patience_epochs=8 if published else None,
     )

@@ -16,11 +16,21 @@ from kits_runtime.manifest.schema import (
     Scale,
     Stage,
 )
+from kits_trt.systems.recipe import (
+    Adam,
+    Crops,
+    Dice,
+    OnPlateau,
+    RandomSplit,
+    Recipe,
+    WarmCosine,
+)
 from kits_trt.systems.system import NetShape, Preset, System
 
 SPACING_MM = {"paper": (3.22, 1.62, 1.62), "small": (4.0, 3.24, 3.24)}
 PATCH_VOX = {"paper": (32, 128, 128), "small": (32, 64, 64)}
 LOWER_HU, UPPER_HU = -79.0, 304.0
+CROPS_PER_CASE = 4
 
 
 def unet3d(preset: Preset) -> System:
@@ -56,4 +66,24 @@ def unet3d(preset: Preset) -> System:
         nets={"unet": NetShape(in_channels=1, out_channels=3, size_vox=shape)},
         stages=(segment,),
         overlay=("segment",),
+        recipes={"unet": _recipe(preset)},
+    )
+
+
+def _recipe(preset: Preset) -> Recipe:
+    """As published; the paper's batch of one case is the four crops of it."""
+    published = preset == "paper"
+    return Recipe(
+        stage="segment",
+        target={1: 1, 2: 2, 3: 1},
+        draw=Crops(per_case=CROPS_PER_CASE, foreground_share=0.5),
+        augment=(),
+        loss=Dice(),
+        optimiser=Adam(learning_rate=1e-4 if published else 2e-3),
+        schedule=OnPlateau(factor=0.1, patience_epochs=10)
+        if published
+        else WarmCosine(rise_steps=30),
+        batch_size=CROPS_PER_CASE,
+        epochs=300 if published else 60,
+        split=RandomSplit(train_share=100 / 125),
     )

@@ -101,7 +101,7 @@ def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool
             outcomes=run.outcomes,
             cut_halves=stage.join == "halves",
         )
-        boxes = _asked_about(boxes, stage, grid, run.outcomes)
+        boxes = asked_about(boxes, stage, grid, run.outcomes)
     union = _union(boxes)
     outcome = Outcome(
         grid=grid,
@@ -118,7 +118,7 @@ def _run_stage(run: _Run, stage: Stage, *, on_scan: bool) -> tuple[Outcome, bool
     return outcome, bool(boxes)
 
 
-def _asked_about(
+def asked_about(
     boxes: Sequence[Box], stage: Stage, grid: Grid, outcomes: Mapping[str, Outcome]
 ) -> tuple[Box, ...]:
     """The boxes cut, along z, to the slices that 2.5D windows ask about and their neighbours.

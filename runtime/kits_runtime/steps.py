@@ -52,8 +52,13 @@ def prepared_region(
     volume: Volume, grid: Grid, box: Box, *, steps: Sequence[Step], outcomes: Outcomes
 ) -> Region:
     """A box of the stage's grid after all steps, as float32; the scan is not changed."""
+    return applied(scanned_region(volume, grid, box), steps, outcomes)
+
+
+def scanned_region(volume: Volume, grid: Grid, box: Box) -> Region:
+    """The scan's own voxels that a box of the grid needs, before any step."""
     source = grid.source_box(box)
-    region = Region(
+    return Region(
         values=volume.data[source.slices],
         grid=grid,
         box=box,
@@ -61,10 +66,28 @@ def prepared_region(
         on_scan=True,
         air=AIR_HU,
     )
+
+
+def applied(region: Region, steps: Sequence[Step], outcomes: Outcomes) -> Region:
+    """The region after these steps, as float32; values that are its ``own`` are written into."""
     for step in steps:
         region = STEPS[type(step)](region, step, outcomes)
     values = np.array(region.values, np.float32, order="C", copy=None if region.own else True)
     return replace(region, values=values, own=True)
+
+
+def with_numbers(step: Step, values: Voxels) -> tuple[Step, ...]:
+    """Steps that do to any values what ``step`` does to these: statistics become numbers."""
+    match step:
+        case ZScore(mean=None) | ZScore(std=None):
+            mean, std = _mean_and_std(values)
+            return (ZScore(mean=mean, std=std),)
+        case ClipMeanSigma(sigma=sigma, target=target):
+            mean, std = _mean_and_std(values)
+            low, high = mean - sigma * std, mean + sigma * std
+            return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=target))
+        case _:
+            return (step,)
 
 
 def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
@@ -90,17 +113,13 @@ def _scale(region: Region, step: Scale, _: Outcomes) -> Region:
 
 
 def _z_score(region: Region, step: ZScore, _: Outcomes) -> Region:
-    mean, std = step.mean, step.std
-    if mean is None or std is None:
-        mean, std = _mean_and_std(region.values)
-    return _mapped(region, mean, 1 / std, 0.0)
+    if step.mean is None or step.std is None:
+        return applied(region, with_numbers(step, region.values), {})
+    return _mapped(region, step.mean, 1 / step.std, 0.0)
 
 
 def _clip_mean_sigma(region: Region, step: ClipMeanSigma, _: Outcomes) -> Region:
-    mean, std = _mean_and_std(region.values)
-    low, high = mean - step.sigma * std, mean + step.sigma * std
-    clipped = _clip(region, Clip(lower_hu=low, upper_hu=high), {})
-    return _scale(clipped, Scale(source=(low, high), target=step.target), {})
+    return applied(region, with_numbers(step, region.values), {})
 
 
 def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kits_runtime import KitsError
-from kits_runtime.files import remove_abandoned, replacing
+from kits_runtime.files import remove_abandoned, replacing, replacing_folder
 
 
 def test_the_target_appears_when_the_block_ends_and_alone(tmp_path: Path) -> None:
@@ -119,3 +119,52 @@ def test_what_a_killed_write_leaves_is_recognised(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(KitsError):
         writing.__exit__(None, None, None)
+
+
+def test_a_folder_appears_when_the_block_ends_and_alone(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "folder"
+    with replacing_folder(target) as part:
+        (part / "file").write_text("new")
+        assert not target.exists()
+    assert (target / "file").read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_the_old_folder_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    target = tmp_path / "folder"
+    with replacing_folder(target) as part:
+        (part / "file").write_text("old")
+
+    def write_half() -> None:
+        with replacing_folder(target) as part:
+            (part / "file").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert (target / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("keep", "stays"), [(False, "second"), (True, "first")])
+def test_a_folder_that_is_there_is_replaced_whole_or_kept(
+    tmp_path: Path, keep: bool, stays: str
+) -> None:
+    target = tmp_path / "folder"
+    for name in ("first", "second"):
+        with replacing_folder(target, keep=keep) as part:
+            (part / name).touch()
+    assert [path.name for path in target.iterdir()] == [stays]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_written_is_one_named_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(KitsError, match="file/folder: found 'Not a directory' while writing"),
+        replacing_folder(tmp_path / "file" / "folder"),
+    ):
+        pass
