@@ -1,8 +1,11 @@
 """What one stage of a system sees of a case: pieces, the stage's boxes on the stage's own grid.
 
-They come from the runtime's own look and steps, with the truth in place of what earlier stages
-would have found. A piece holds HU as they are after the resample step, and the steps that are left
-for each sample, in which a statistic of the whole piece has become a number.
+A piece holds HU as they are after the resample step, and the steps that are left for each sample,
+in which a statistic of the whole piece has become a number.
+
+A mask by which the scan is multiplied right before it is resampled is kept apart, so that a sample
+may have a worse one: ``hu`` is then the mean of what the mask lets through of each voxel, and
+times ``share``, the mask resampled alike, it is what the runtime reads.
 """
 
 from collections.abc import Mapping
@@ -12,6 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.manifest.schema import Step
+from kits_trt.systems.recipe import Group
+
+Labels = NDArray[np.uint8]
+
+KIDNEY, TUMOUR, CYST = 1, 2, 3
+GROUPS: tuple[Group, ...] = ("background", "kidney", "tumour")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,36 +36,36 @@ class PieceMask:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Piece:
-    """One box of a stage, all arrays on (z, y, x).
+    """One box of a stage, on (z, y, x).
 
     Attributes:
-        hu: int16; where ``masked`` names a mask, the mean of what lies inside it in each voxel that
-            it touches.
+        shape: The voxels of the box.
+        corner: Where in its plane (y, x) the arrays begin. They hold all of the box, but of one
+            that is masked only what lies near the mask; elsewhere is air and background.
+        hu: int16; see above where ``masked`` names a mask.
         labels: The case's labels by nearest neighbour: 1 kidney, 2 tumour, 3 cyst where kept.
         masks: By the name of the stage whose foreground they are.
         masked: The mask whose share ``hu`` is to be multiplied by before ``steps``.
         kept: Which slices the stage's windows are asked about.
-        places: The flat positions of all labelled voxels, those of label 1 first, then 2, then 3.
+        groups: What each slice shows, as a place in ``GROUPS``.
+        places: The flat positions in ``labels`` of all that is labelled, 1 first, then 2, then 3.
         counts: How many positions each label has.
         spacing_mm: Of the stage's grid.
         steps: What is left to do with each sample.
     """
 
+    shape: tuple[int, int, int]
+    corner: tuple[int, int]
     hu: NDArray[np.int16]
-    labels: NDArray[np.uint8]
+    labels: Labels
     masks: Mapping[str, PieceMask]
     masked: str | None
     kept: NDArray[np.bool_]
+    groups: NDArray[np.uint8]
     places: NDArray[np.int64]
     counts: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     steps: tuple[Step, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The voxels along z, y and x."""
-        z, y, x = self.hu.shape
-        return z, y, x
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,3 +74,24 @@ class CasePieces:
 
     name: str
     pieces: tuple[Piece, ...]
+
+
+def group_of(labels: Labels) -> Group:
+    """What labels show: tumour, else kidney (or cyst), else background."""
+    if (labels == TUMOUR).any():
+        return "tumour"
+    return "kidney" if labels.any() else "background"
+
+
+def groups_of_slices(labels: Labels) -> NDArray[np.uint8]:
+    """For each slice of labels its place in ``GROUPS``."""
+    return np.array([GROUPS.index(group_of(plane)) for plane in labels], np.uint8)
+
+
+def labelled_places(labels: Labels) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
+    """The flat positions of labels 1, 2 and 3, one after the other, and how many each has."""
+    labelled = np.flatnonzero(labels)
+    values = labels.ravel()[labelled]
+    found = [labelled[values == label] for label in (KIDNEY, TUMOUR, CYST)]
+    kidney, tumour, cyst = (len(places) for places in found)
+    return np.concatenate(found).astype(np.int64), (kidney, tumour, cyst)
