@@ -55,7 +55,10 @@ class Course:
         case_losses: By case, its mean loss in the epoch before.
         watch: What validation losses mean for the learning rate and the end.
         best_dice: The best mean validation Dice; below 0 before the first.
-        is_over: Whether nothing is left to do.
+        last_loss: The mean loss of the batches before the last validation.
+        rate: The learning rate of the last step.
+        is_due: Whether a validation comes before anything else.
+        is_over: Whether no step is left to do.
     """
 
     net: str
@@ -68,6 +71,9 @@ class Course:
     case_losses: Mapping[str, float] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
     best_dice: float = -1.0
+    last_loss: float | None = None
+    rate: float = 0.0
+    is_due: bool = False
     is_over: bool = False
 
     @property
@@ -135,7 +141,9 @@ def after_validation(course: Course, found: Validation, recipe: Recipe) -> Cours
         course,
         losses=(0.0, 0),
         watch=watch,
+        last_loss=course.mean_loss,
         best_dice=max(course.best_dice, found.mean_dice),
+        is_due=False,
         is_over=course.is_over or is_patience_over(watch, recipe, epochs=course.epoch),
     )
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.resample import nearest_index
 from kits_runtime.grid import box_of
+from kits_runtime.resample import nearest_index
 
 GRID = (64, 96, 96)
 SHARES = tuple(step / 40 for step in range(1, 40))
@@ -37,7 +37,8 @@ def best_fixed_mask(teaching: Sequence[Mask], validating: Sequence[Mask]) -> flo
         if not len(cases):
             continue
         share = np.mean(np.stack(list(cases)), axis=0, dtype=np.float32)
-        best = max(best, *(_mean_dice(share >= np.float32(level), truths) for level in SHARES))
+        masks = (np.asarray(share >= np.float32(level)) for level in SHARES)
+        best = max(best, *(_mean_dice(mask, truths) for mask in masks))
     return best
 
 

@@ -45,14 +45,14 @@ class Around:
     Attributes:
         validate: Runs the net over the validation cases; asked in the first process alone.
         keep: Saves the course and the net; with what a validation found, if one came before.
-        progress: Is told of every step: the course after it, its loss and learning rate, and how
-            many steps there will be.
+        progress: Is told of every step: the course after it, its loss, and how many steps there
+            will be.
         is_stopped: Whether to save and end after this step.
     """
 
     validate: Callable[[SegmentationNet], Validation]
     keep: Callable[[Course, Validation | None], None]
-    progress: Callable[[Course, float, float, int], None] = lambda *_: None
+    progress: Callable[[Course, float, int], None] = lambda *_: None
     is_stopped: Callable[[], bool] = lambda: False
 
 
@@ -186,15 +186,30 @@ def train_net(trainee: Trainee, budget: Budget, course: Course, around: Around) 
         OutOfMemoryError: A batch or a validation does not fit.
     """
     begun = time.monotonic() - course.seconds
-    while not course.is_over:
-        course = _train_epoch(trainee, budget, course, around, begun=begun)
-        if course.is_over or course.epoch % budget.validate_every == 0:
-            trainee.settle()
-            found = trainee.ranks.told_by_first(partial(around.validate, trainee.net))
-            course = after_validation(course, found, trainee.lesson.recipe)
-            course = replace(course, seconds=time.monotonic() - begun)
-            around.keep(course, found)
+    while course.is_due or not course.is_over:
+        if course.is_due:
+            course = _validated(trainee, course, around, begun=begun)
+        else:
+            course = _train_epoch(trainee, budget, course, around, begun=begun)
     return course
+
+
+def steps_per_epoch(lesson: Lesson, *, seed: int) -> int:
+    """How many steps an epoch of a lesson has; the same in each."""
+    return len(batches_of(plan_epoch(lesson, seed=seed, epoch=0), lesson.recipe.batch_size))
+
+
+def _validated(trainee: Trainee, course: Course, around: Around, *, begun: float) -> Course:
+    trainee.settle()
+    try:
+        found = trainee.ranks.told_by_first(partial(around.validate, trainee.net))
+    except KeyboardInterrupt:
+        around.keep(course, None)
+        raise
+    after = after_validation(course, found, trainee.lesson.recipe)
+    after = replace(after, seconds=time.monotonic() - begun)
+    around.keep(after, found)
+    return after
 
 
 def _train_epoch(
@@ -228,16 +243,18 @@ def _train_epoch(
         )
         names = [lesson.cases[key.case].name for key in batch]
         course = after_step(course, told.loss, cases=names, sample_losses=told.sample_losses)
-        course = replace(course, seconds=time.monotonic() - begun)
-        around.progress(course, told.loss, told.rate, int(steps))
+        course = replace(course, seconds=time.monotonic() - begun, rate=told.rate)
+        around.progress(course, told.loss, int(steps))
         if told.is_stopped:
             around.keep(course, None)
             raise KeyboardInterrupt
         if told.is_late:
-            return replace(course, is_over=True)
+            return replace(course, is_over=True, is_due=True)
     if course.batch >= len(batches):
         course = after_epoch(course)
-    return replace(course, is_over=course.step >= steps)
+    is_over = course.step >= steps
+    is_due = is_over or (course.batch == 0 and course.epoch % budget.validate_every == 0)
+    return replace(course, is_over=is_over, is_due=is_due)
 
 
 def _own_samples(trainee: Trainee, batches: Sequence[Keys], *, workers: int) -> Iterator[Sample]:

@@ -7,7 +7,6 @@ process. Its running statistics differ between ranks until they are settled, on 
 broadcast before validation and saving.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,14 +81,14 @@ class Ranks:
         """What ``make`` returns on rank 0, in every process; an error there is one everywhere."""
         if self.world == 1:
             return make()
-        box: list[Value | Exception | None] = [None]
+        box: list[Value | BaseException | None] = [None]
         if self.is_first:
             try:
                 box[0] = make()
-            except Exception as error:
+            except BaseException as error:  # the others wait: they must hear of an interrupt, too
                 box[0] = error
         distributed.broadcast_object_list(box, src=0)
-        if isinstance(box[0], Exception):
+        if isinstance(box[0], BaseException):
             raise box[0]
         return box[0]  # type: ignore[return-value]
 
@@ -108,6 +107,6 @@ def joined_ranks(environment: Mapping[str, str], *, cuda: bool) -> Iterator[Rank
         distributed.destroy_process_group()
 
 
-def local_rank() -> int:
+def local_rank(environment: Mapping[str, str]) -> int:
     """The number of this process on its machine, by which it takes a GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return int(environment.get("LOCAL_RANK", "0"))

@@ -18,6 +18,7 @@ from kits_runtime.infer import RunNet, WindowedInput, slabs
 from kits_runtime.manifest.schema import Stage, Threshold
 from kits_runtime.outcome import Outcome
 from kits_runtime.steps import AIR_HU, Region, applied
+from kits_runtime.volume import Scalar
 from kits_trt.data.plans import Lesson
 from kits_trt.data.stage_pieces import CasePieces, Piece
 from kits_trt.systems.recipe import Recipe
@@ -75,7 +76,9 @@ def piece_scores(net: RunNet, piece: Piece, stage: Stage) -> Scores:
     z = 0
     for slab in slabs(piece_input(piece), stage, [net]):
         rows = scores[:, z : z + slab.depth]
-        rows[:] = background_scores(rows.shape, stage.decide) if slab.scores is None else slab.scores
+        rows[:] = (
+            background_scores(rows.shape, stage.decide) if slab.scores is None else slab.scores
+        )
         z += slab.depth
     return scores
 
@@ -126,7 +129,8 @@ def found_classes(scores: Scores, stage: Stage) -> Classes:
         for place, channel in enumerate(scores, start=1):
             found[channel >= np.float32(decide.at_least)] = place
         return found
-    return scores.argmax(axis=0).astype(np.uint8)
+    winners: Classes = scores.argmax(axis=0).astype(np.uint8)
+    return winners
 
 
 def classes_of(stage: Stage) -> int:
@@ -140,7 +144,7 @@ def lesson_of(lesson: Lesson, cases: Sequence[CasePieces]) -> Lesson:
     return replace(lesson, cases=tuple(cases))
 
 
-def _spread(stored: NDArray[np.generic], piece: Piece) -> NDArray[np.generic]:  # type: ignore[type-var]
+def _spread(stored: NDArray[Scalar], piece: Piece) -> NDArray[Scalar]:
     """What is stored of a piece on the whole of it; zero elsewhere."""
     if stored.shape == piece.shape:
         return stored

@@ -44,7 +44,9 @@ def write_state(path: Path, trainee: Trainee, course: Course, settings: Settings
     """
     net = {f"{_NET}{name}": value for name, value in trainee.net.state_dict().items()}
     own = {f"{_OPTIMISER}{k}": v for k, v in optimiser_tensors(trainee.optimiser).items()}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in (net | own).items()}
+    tensors = {
+        name: value.detach().cpu().contiguous().clone() for name, value in (net | own).items()
+    }
     header = {
         "format": FORMAT,
         "course": course.to_plain(),

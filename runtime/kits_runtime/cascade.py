@@ -6,6 +6,7 @@ by; what it found serves the stages after it, and the overlay of some of them is
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
 from kits_runtime.look import boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
-    Manifest,
     MultiplyByMask,
     Overlap,
     Resample,
@@ -33,6 +33,18 @@ from kits_runtime.wayback import WayBack
 Labels = NDArray[np.uint8]
 _NOWHERE = Box((0, 0, 0), (0, 0, 0))
 Progress = Callable[[str, float], None]
+
+
+class Staged(Protocol):
+    """What the executor needs of a manifest; a system that is being trained has it as well."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, in order."""
+
+    @property
+    def overlay(self) -> tuple[str, ...]:
+        """The stages whose labels make the result, each over those before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +69,7 @@ class _Run:
 
 def run_cascade(
     volume: Volume,
-    manifest: Manifest,
+    manifest: Staged,
     *,
     nets: Mapping[str, RunNet],
     clock: Clock,
@@ -77,7 +89,7 @@ def run_cascade(
     return CascadeResult(labels=labels, outcomes=run.outcomes, remarks=tuple(remarks))
 
 
-def stages_wanted_on_scan(manifest: Manifest) -> set[str]:
+def stages_wanted_on_scan(manifest: Staged) -> set[str]:
     """The stages whose labels are needed on the scan's grid; others never leave the model's."""
     wanted = set(manifest.overlay)
     for stage in manifest.stages:
