@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.manifest.schema import Stage
-from kits_trt.data.stage_pieces import GROUPS, CasePieces
+from kits_trt.data.stage_pieces import GROUPS, CasePieces, Labels
 from kits_trt.systems.recipe import Crops, Group, Recipe, SliceRuns, SliceStacks
 from kits_trt.systems.system import System
 
 Floats = NDArray[np.float64]
-_Kind = tuple[int, Group | None, bool | None]
+_Kind = tuple[int, tuple[int, int] | None, bool | None]
+_Slices = list[tuple[int, int]]
 
 _PLAN = 2**31  # no sample has this index
 
@@ -39,7 +40,7 @@ class SampleKey:
         epoch: From 0.
         index: Place in the epoch's plan.
         case: Place in the lesson's cases.
-        group: Of slice stacks, the group of the middle slice.
+        middle: Of slice stacks, the piece and in it the slice that is asked about.
         centred: Of crops, whether a voxel of the target lies in the middle; None: anywhere.
         augmented: Whether the recipe's changes happen to it.
     """
@@ -48,7 +49,7 @@ class SampleKey:
     epoch: int
     index: int
     case: int
-    group: Group | None = None
+    middle: tuple[int, int] | None = None
     centred: bool | None = None
     augmented: bool = True
 
@@ -60,13 +61,22 @@ def lesson_from_system(system: System, net: str, cases: Sequence[CasePieces]) ->
     return Lesson(stage=stage, recipe=recipe, cases=tuple(cases))
 
 
+def classes_of(recipe: Recipe, labels: Labels) -> Labels:
+    """The class that each label is to be told as; labels that are not named are background."""
+    table = np.zeros(256, np.uint8)
+    for label, told in recipe.target.items():
+        table[label] = told
+    classes: Labels = table[labels]
+    return classes
+
+
 def plan_epoch(
     lesson: Lesson, *, seed: int, epoch: int, case_losses: Mapping[str, float] | None = None
 ) -> tuple[SampleKey, ...]:
     """The samples of an epoch; each run of ``batch_size`` is a batch with the recipe's shares.
 
-    Their number is ``per_case`` times the cases that have something to draw, whatever the losses
-    are: hard cases come more often at the cost of the others. ``case_losses`` are those of the
+    Their number is the same whatever the losses are: hard cases come more often at the cost of the
+    others. ``case_losses`` are those of the
     epoch before, by the case's name; without them no case is hard.
     """
     return _plan(lesson, (seed, epoch), _hard_cases(lesson, case_losses or {}), augmented=True)
@@ -98,11 +108,11 @@ def _plan(
             epoch=epoch,
             index=index,
             case=case,
-            group=group,
+            middle=middle,
             centred=centred,
             augmented=augmented,
         )
-        for index, (case, group, centred) in enumerate(kinds)
+        for index, (case, middle, centred) in enumerate(kinds)
     )
 
 
@@ -119,50 +129,58 @@ def _hard_cases(lesson: Lesson, losses: Mapping[str, float]) -> frozenset[int]:
 def _windows(
     lesson: Lesson, draw: Crops | SliceRuns, weights: Floats, rng: np.random.Generator
 ) -> list[_Kind]:
-    """Crops and runs in an order that mixes the cases; of each case the due share is centred."""
+    """Crops and runs, those of a case one after the other, its due share of them centred."""
     usable = np.array([bool(case.pieces) for case in lesson.cases])
     counts = _shared_out(draw.per_case * int(usable.sum()), weights * usable, rng)
     share = draw.foreground_share if isinstance(draw, Crops) else None
     kinds: list[_Kind] = []
-    for case, count in enumerate(counts.tolist()):
+    for case in rng.permutation(len(counts)).tolist():
+        count = int(counts[case])
         if share is None:
             kinds += [(case, None, None)] * count
         else:
             centred = int(np.floor(count * share + rng.random()))
-            kinds += [(case, None, i < centred) for i in range(count)]
-    return [kinds[i] for i in rng.permutation(len(kinds))]
+            kinds += [(case, None, bool(place < centred)) for place in rng.permutation(count)]
+    return kinds
 
 
 def _stacks(
     lesson: Lesson, draw: SliceStacks, weights: Floats, rng: np.random.Generator
 ) -> list[_Kind]:
-    """Slice stacks, batch by batch filled with the groups' shares."""
-    has = {group: _cases_with(lesson, group) for group in GROUPS}
-    shares = np.array([draw.shares.get(g, 0.0) if has[g].any() else 0.0 for g in GROUPS])
+    """Slice stacks, batch by batch filled with the shares of the pools from which they come."""
+    pools = [[_slices_in(case, groups) for case in lesson.cases] for groups in draw.shares]
+    sizes = np.array([[len(slices) for slices in pool] for pool in pools])
+    shares = np.array(list(draw.shares.values()), float) * sizes.any(axis=1)
     if not shares.any():
         return []
-    usable = np.logical_or.reduce(
-        [has[g] for g, share in zip(GROUPS, shares, strict=True) if share]
-    )
-    total = draw.per_case * int(usable.sum())
+    sizes[shares == 0] = 0
+    total, worth = int(sizes.sum()), sizes
+    if draw.per_case is not None:
+        total, worth = draw.per_case * int(sizes.any(axis=0).sum()), sizes > 0
     order = _filled_batches(total, lesson.recipe.batch_size, shares / shares.sum(), rng)
-    queues: dict[int, list[int]] = {}
-    for place, group in enumerate(GROUPS):
-        counts = _shared_out(order.count(place), weights * has[group], rng)
-        cases = np.repeat(np.arange(len(counts)), counts)
-        queues[place] = [int(case) for case in rng.permutation(cases)]
-    return [(queues[place].pop(), GROUPS[place], None) for place in order]
+    queues: list[list[_Kind]] = []
+    for place, pool in enumerate(pools):
+        counts = _shared_out(order.count(place), weights * worth[place], rng)
+        drawn = zip(range(len(pool)), pool, counts.tolist(), strict=True)
+        kinds = [(case, at, None) for case, slices, n in drawn for at in _cycled(slices, n, rng)]
+        queues.append([kinds[i] for i in rng.permutation(len(kinds))])
+    return [queues[place].pop() for place in order]
 
 
-def _cases_with(lesson: Lesson, group: Group) -> NDArray[np.bool_]:
-    """Which cases have a slice of a group that their stage is asked about."""
-    place = GROUPS.index(group)
-    return np.array(
-        [
-            any(bool((piece.kept & (piece.groups == place)).any()) for piece in case.pieces)
-            for case in lesson.cases
-        ]
-    )
+def _slices_in(case: CasePieces, groups: Sequence[Group]) -> _Slices:
+    """The slices of a case in these groups that its stage is asked about, as (piece, slice)."""
+    places = [GROUPS.index(group) for group in groups]
+    return [
+        (i, int(z))
+        for i, piece in enumerate(case.pieces)
+        for z in np.flatnonzero(piece.kept & np.isin(piece.groups, places))
+    ]
+
+
+def _cycled(slices: _Slices, count: int, rng: np.random.Generator) -> _Slices:
+    """So many slices, none once more than another before all have come."""
+    whole, rest = divmod(count, len(slices)) if slices else (0, 0)
+    return slices * whole + [slices[i] for i in rng.permutation(len(slices))[:rest]]
 
 
 def _filled_batches(total: int, size: int, shares: Floats, rng: np.random.Generator) -> list[int]:
@@ -183,7 +201,8 @@ def _rounded(wanted: Floats, total: int) -> NDArray[np.int64]:
     counts = np.floor(wanted + 1e-9).astype(np.int64)
     rests = np.argsort(counts - wanted, kind="stable")
     counts[rests[: total - int(counts.sum())]] += 1
-    return counts
+    rounded: NDArray[np.int64] = counts
+    return rounded
 
 
 def _shared_out(total: int, weights: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -191,7 +210,7 @@ def _shared_out(total: int, weights: Floats, rng: np.random.Generator) -> NDArra
     if not total:
         return np.zeros(len(weights), np.int64)
     wanted = weights * (total / weights.sum())
-    counts = np.floor(wanted + 1e-9).astype(np.int64)
+    counts: NDArray[np.int64] = np.floor(wanted + 1e-9).astype(np.int64)
     # Steps of one along the rests laid end to end, from a random start: each is met in proportion.
     ends = np.cumsum(np.maximum(wanted - counts, 0))
     missing = total - int(counts.sum())
