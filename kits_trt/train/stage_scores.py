@@ -13,21 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kits_runtime.decide import background_scores
-from kits_runtime.grid import Box, Grid, box_of
+from kits_runtime.grid import Grid, box_of
 from kits_runtime.infer import RunNet, WindowedInput, slabs
 from kits_runtime.manifest.schema import Stage, Threshold
 from kits_runtime.outcome import Outcome
 from kits_runtime.steps import AIR_HU, Region, applied
-from kits_runtime.volume import Scalar
 from kits_trt.data.plans import Lesson
-from kits_trt.data.stage_pieces import CasePieces, Piece
+from kits_trt.data.samples import whole_sample
+from kits_trt.data.stage_pieces import Piece
 from kits_trt.systems.recipe import Recipe
 from kits_trt.train.course import Validation
 from kits_trt.train.losses import loss_of
 
 Scores = NDArray[np.float32]
 Classes = NDArray[np.uint8]
-_NOWHERE = Box((0, 0, 0), (0, 0, 0))
 _LEAST_SCORE = 1e-6
 
 
@@ -56,8 +55,9 @@ def validate_stage(
     for done, case in enumerate(lesson.cases):
         counts = []
         for piece in case.pieces:
-            scores = piece_scores(net, piece, stage)
-            truth = true_classes(piece, lesson.recipe)
+            whole = whole_sample(lesson, case, piece)
+            given = WindowedInput(values=whole.values[0], air=air_of(piece), kept=piece.kept)
+            scores, truth = joined_scores(net, given, stage), whole.labels
             losses.append(_loss(scores, truth, lesson.recipe, stage))
             counts.append(_counted(found_classes(scores, stage), truth, classes_of(stage)))
         if counts:
@@ -69,56 +69,37 @@ def validate_stage(
     return Validation(loss=float(np.mean(losses)), dice=tuple(float(value) for value in mean))
 
 
-def piece_scores(net: RunNet, piece: Piece, stage: Stage) -> Scores:
-    """The joined scores (class, z, y, x) of a whole piece."""
-    channels = len(stage.decide.labels)
-    scores = np.empty((channels, *piece.shape), np.float32)
+def joined_scores(net: RunNet, given: WindowedInput, stage: Stage) -> Scores:
+    """The joined scores (class, z, y, x) of a whole region."""
+    scores = np.empty((len(stage.decide.labels), *given.values.shape), np.float32)
     z = 0
-    for slab in slabs(piece_input(piece), stage, [net]):
+    for slab in slabs(given, stage, [net]):
         rows = scores[:, z : z + slab.depth]
-        rows[:] = (
-            background_scores(rows.shape, stage.decide) if slab.scores is None else slab.scores
-        )
+        if slab.scores is None:
+            rows[:] = background_scores(rows.shape, stage.decide)
+        else:
+            rows[:] = slab.scores
         z += slab.depth
     return scores
 
 
-def piece_input(piece: Piece) -> WindowedInput:
-    """What windows of a piece are cut from: its values after all steps, as the runtime has them."""
-    box, whole = box_of(piece.shape), Grid(piece.shape, piece.shape, piece.spacing_mm)
-    stored = piece.hu.astype(np.float32)
-    if piece.masked is not None:
-        stored *= piece.masks[piece.masked].share.astype(np.float32)
-    region = Region(
-        values=_spread(stored, piece),
-        grid=whole,
-        box=box,
-        source=box,
+def air_of(piece: Piece) -> float:
+    """The value that air has for the net, with which windows are padded."""
+    one = box_of((1, 1, 1))
+    grid = Grid(one.shape, one.shape, piece.spacing_mm)
+    nothing = Outcome(
+        grid=grid, box=one, placed=np.zeros(one.shape, np.uint8), on_scan=None, reach=one
+    )
+    voxel = Region(
+        values=np.zeros(one.shape, np.float32),
+        grid=grid,
+        box=one,
+        source=one,
         on_scan=False,
         air=AIR_HU if piece.masked is None else 0.0,
         own=True,
     )
-    outcomes = {
-        name: Outcome(
-            grid=whole,
-            box=box,
-            placed=_spread(mask.inside.astype(np.uint8), piece),
-            on_scan=None,
-            reach=_NOWHERE,
-        )
-        for name, mask in piece.masks.items()
-    }
-    ready = applied(region, piece.steps, outcomes)
-    values = np.asarray(ready.values, np.float32)
-    return WindowedInput(values=values, air=ready.air, kept=piece.kept)
-
-
-def true_classes(piece: Piece, recipe: Recipe) -> Classes:
-    """The classes that the net is to say on a whole piece."""
-    table = np.zeros(256, np.uint8)
-    for label, told in recipe.target.items():
-        table[label] = told
-    return _spread(table[piece.labels], piece)
+    return applied(voxel, piece.steps, dict.fromkeys(piece.masks, nothing)).air
 
 
 def found_classes(scores: Scores, stage: Stage) -> Classes:
@@ -137,21 +118,6 @@ def classes_of(stage: Stage) -> int:
     """How many classes the stage's nets tell from the background."""
     channels = len(stage.decide.labels)
     return channels if isinstance(stage.decide, Threshold) else channels - 1
-
-
-def lesson_of(lesson: Lesson, cases: Sequence[CasePieces]) -> Lesson:
-    """The same lesson on other cases."""
-    return replace(lesson, cases=tuple(cases))
-
-
-def _spread(stored: NDArray[Scalar], piece: Piece) -> NDArray[Scalar]:
-    """What is stored of a piece on the whole of it; zero elsewhere."""
-    if stored.shape == piece.shape:
-        return stored
-    whole = np.zeros(piece.shape, stored.dtype)
-    y, x = piece.corner
-    whole[:, y : y + stored.shape[1], x : x + stored.shape[2]] = stored
-    return whole
 
 
 def _counted(found: Classes, truth: Classes, classes: int) -> _Counts:
