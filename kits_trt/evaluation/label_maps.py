@@ -15,7 +15,7 @@ Labels = NDArray[np.uint8]
 
 # Headers round, and programs that rewrite them round again; another grid is at least half a voxel
 # away. In voxels of the finest axis.
-_GRID_TOLERANCE = 0.1
+GRID_TOLERANCE = 0.1
 _SHOWN = 4
 # The finest that a CT could have; a header in another unit than mm lies far below.
 _FINEST_MM = 0.1
@@ -83,14 +83,21 @@ def check_same_grid(truth: LabelMap, prediction: LabelMap) -> None:
             f"{prediction.path}: found {_shown(prediction.labels)} voxels (z, y, x); expected "
             f"{_shown(truth.labels)} as in {truth.path}; bring the prediction to the scan's grid"
         )
-    apart_mm = _farthest_mm(truth.affine - prediction.affine, truth.labels.shape)
-    allowed_mm = _GRID_TOLERANCE * min(truth.spacing_mm)
+    apart_mm = farthest_mm(truth.affine, prediction.affine, truth.labels.shape)
+    allowed_mm = GRID_TOLERANCE * min(truth.spacing_mm)
     if apart_mm > allowed_mm:
         raise ScanError(
             f"{prediction.path}: found an affine that puts a voxel {apart_mm:.3g} mm from where "
             f"{truth.path} has it; expected at most {allowed_mm:.3g} mm; write the prediction "
             "with the affine of the scan"
         )
+
+
+def farthest_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
+    """The farthest that two affines put a voxel apart; it is one of the eight outermost."""
+    ends = itertools.product(*((0, size - 1) for size in shape))
+    corners = np.asarray([(*corner, 1) for corner in ends], np.float64)
+    return float(np.linalg.norm(corners @ (first - second)[:3].T, axis=1).max())
 
 
 def _are_labels(data: Voxels, highest: int) -> bool:
@@ -105,13 +112,6 @@ def _strangers(data: Voxels, highest: int) -> str:
     shown = ", ".join(f"{value:g}" for value in strange[:_SHOWN].tolist())
     more = f" and {strange.size - _SHOWN} more values" if strange.size > _SHOWN else ""
     return shown + more
-
-
-def _farthest_mm(difference: Affine, shape: tuple[int, ...]) -> float:
-    """The farthest that two affines put a voxel apart; it is one of the eight outermost."""
-    ends = itertools.product(*((0, size - 1) for size in shape))
-    corners = np.asarray([(*corner, 1) for corner in ends], np.float64)
-    return float(np.linalg.norm(corners @ difference[:3].T, axis=1).max())
 
 
 def _shown(labels: Labels) -> str:
