@@ -22,7 +22,7 @@ from kits_runtime.files import replacing_folder
 from kits_runtime.record import versions
 from kits_runtime.volume import orientation_from_affine
 from kits_trt.phantom.anatomy import draw_patient
-from kits_trt.phantom.grids import Size, Triple, draw_grid
+from kits_trt.phantom.grids import Size, Triple, draw_grid, draw_training_grid
 from kits_trt.phantom.marker import Origin, mark_phantom
 from kits_trt.phantom.real_anatomy import patient_from_labels
 from kits_trt.phantom.rendering import render
@@ -33,12 +33,16 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to make. Size and spacing are drawn as in KiTS where they are None."""
+    """What to make. Size and spacing are drawn as in KiTS where they are None.
+
+    With a ``plane`` scans are drawn to learn from: that many pixels along both axes in plane.
+    """
 
     out: Path
     seed: int
     size: Size | None = None
     spacing_mm: Triple | None = None
+    plane: int | None = None
     overwrite: bool = False
 
 
@@ -52,7 +56,11 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
     _refuse_to_overwrite(plan, names)
     for case, name in enumerate(names):
         patient = draw_patient(plan.seed, case)
-        grid = draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
+        grid = (
+            draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
+            if plan.plane is None
+            else draw_training_grid(patient, plan.plane)
+        )
         hu, labels = render(
             patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
         )
