@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from kits_runtime.cascade import run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.infer import RunNet
-from kits_runtime.nifti import read_scan
+from kits_trt.data.case_files import read_case
 from kits_trt.data.datasets import TrainingCase
-from kits_trt.data.label_values import Cyst, labels_from_stored
-from kits_trt.evaluation.label_maps import read_labels
+from kits_trt.data.label_values import Cyst
 from kits_trt.evaluation.protocols import PROTOCOLS
 from kits_trt.evaluation.scores import CaseScores, score_case
 from kits_trt.systems import System
@@ -71,29 +70,21 @@ def score_system(
     protocol = PROTOCOLS["kits23" if cyst == "class" else "kits19"]
     scored, truths = [], []
     for done, case in enumerate(cases):
-        scan = read_scan(case.scan)
-        truth = true_labels(case, cyst)
-        found = run_cascade(scan.volume, system, nets=nets, clock=Clock()).labels
+        volume, truth = read_case(case, cyst)
+        found = run_cascade(volume, system, nets=nets, clock=Clock()).labels
         scored.append(
             score_case(
                 case.name,
                 truth,
                 prediction=found,
-                spacing_mm=scan.volume.spacing_mm,
+                spacing_mm=volume.spacing_mm,
                 protocol=protocol,
             )
         )
         truths.append(on_common_grid(_kidney_or_tumour(truth)))
         progress(done + 1, len(cases))
-    taught = [on_common_grid(_kidney_or_tumour(true_labels(case, cyst))) for case in teaching]
+    taught = [on_common_grid(_kidney_or_tumour(read_case(case, cyst)[1])) for case in teaching]
     return SystemScores(cases=tuple(scored), fixed_mask_dice=best_fixed_mask(taught, truths))
-
-
-def true_labels(case: TrainingCase, cyst: Cyst) -> Labels:
-    """A case's labels on model axes, in our values."""
-    assert case.labels is not None  # cases without labels are refused before any training
-    stored = read_labels(case.labels, max(case.classes))
-    return labels_from_stored(stored.labels, case.classes, cyst)
 
 
 def _kidney_or_tumour(labels: Labels) -> NDArray[np.bool_]:
