@@ -1,5 +1,6 @@
 """One run of ``kits-train``: the nets of a system one after the other, then the whole system."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from kits_trt.train.provenance import (
     tool_versions,
 )
 from kits_trt.train.ranks import Ranks
-from kits_trt.train.run_folder import BEST, LAST, STATE, RunFolder, copied_state
+from kits_trt.train.run_folder import BEST, LAST, RECORD, STATE, RunFolder, copied_state
 from kits_trt.train.split import SplitCases, split_cases
 from kits_trt.train.stage_scores import validate_stage
 from kits_trt.train.state_file import (
@@ -154,7 +155,7 @@ def _begun(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Teller) ->
         folder.write_record(
             state="training",
             **dict(folder.facts),
-            splits={},
+            splits=_earlier_splits(folder.path / RECORD),
             options={
                 "device": compute.device,
                 "amp": compute.amp,
@@ -165,6 +166,16 @@ def _begun(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Teller) ->
             },
         )
     return run
+
+
+def _earlier_splits(path: Path) -> dict[str, object]:
+    """The splits of nets that were trained before in this folder."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    splits = told.get("splits") if isinstance(told, dict) else None
+    return dict(splits) if isinstance(splits, dict) else {}
 
 
 def _facts(wanted: Wanted, licence: str) -> dict[str, object]:
