@@ -15,7 +15,7 @@ BENCH_ARGS ?= stages
 VENV := .venv
 VENV_DEMO := .venv-demo
 VENV_CPU := .venv-cpu
-EXTRAS := cpu,openvino,train,export,report,dicom,bench
+EXTRAS := cpu,openvino,trt-rtx,train,export,report,dicom,bench
 SETTINGS := pyproject.toml constraints.txt constraints-3.10.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

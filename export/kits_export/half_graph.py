@@ -22,16 +22,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kits_export.half_range import readers_of, require_finite_weight, require_half_weight
 
-# Results of these are correctly rounded sums and products of halves, or copies of them.
+# Even kernels that calculate in half inside cost the scores hardly more here than half tensors do
+# by themselves; docs/adr/0011-fp16-typed-graphs.md has the record.
 HALF_OPERATORS = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Identity"}
     | {"MaxPool", "Mul", "PRelu", "Relu", "Sigmoid", "Slice", "Softmax"}
 )
-# What stays float32 and why; scripts/measure_half_sensitivity.py measures each choice.
+# What stays float32 and why. Operators in neither table stay float32 because nobody measured them.
 FLOAT_OPERATORS: Mapping[str, str] = MappingProxyType(
-    {
-        "GlobalAveragePool": "sums of a whole plane or window pass 65504 when added up in half",
-    }
+    {"GlobalAveragePool": "a plane's sum passes 65504 where a kernel adds it up in half"}
 )
 _FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 
@@ -48,14 +47,14 @@ def half_from_float(
     model: onnx.ModelProto,
     *,
     keep_float: Collection[str] = (),
-    float_operators: Collection[str] = tuple(FLOAT_OPERATORS),
+    half_operators: Collection[str] = HALF_OPERATORS,
 ) -> HalfGraph:
     """Return the FP16-typed graph of a float32 graph; the same bytes for the same graph.
 
     Args:
         model: A float32 graph of plain nodes, as ``onnx_from_net`` returns it; left unchanged.
         keep_float: Names of further nodes that stay float32.
-        float_operators: Operators whose nodes all stay float32.
+        half_operators: Operators whose nodes become half; nodes of all others stay float32.
 
     Raises:
         ValueError: ``keep_float`` names a node that the graph does not have.
@@ -66,9 +65,7 @@ def half_from_float(
     kept = [
         node
         for node in model.graph.node
-        if node.op_type not in HALF_OPERATORS
-        or node.op_type in float_operators
-        or node.name in keep_float
+        if node.op_type not in half_operators or node.name in keep_float
     ]
     types = _planned(model, kept={node.output[0] for node in kept})
     nodes, weights = list(_nodes(model.graph, types)), list(_weights(model.graph, types))
@@ -109,13 +106,14 @@ def _planned(model: onnx.ModelProto, *, kept: Collection[str]) -> _Types:
         node.output[0]: _FLOAT if node.output[0] in kept else _HALF for node in graph.node
     }
     wanted: dict[str, set[int]] = {name: set() for name in _float_tensors(model)}
-    plain: dict[str, int] = {item.name: _FLOAT for item in graph.initializer if item.name in wanted}
+    weights = {item.name for item in graph.initializer if item.name in wanted}
+    plain = dict.fromkeys(weights, _FLOAT)
     for node in graph.node:
         element = node_types[node.output[0]]
         for name in wanted.keys() & set(node.input):
             wanted[name].add(element)
-            if element == _HALF and name in plain:
-                plain[name] = _HALF  # a weight: half as soon as one half node reads it
+            if element == _HALF and name in weights:
+                plain[name] = _HALF  # as soon as one half node reads it
         plain |= {name: element for name in node.output if name in wanted}
     for end in (*graph.input, *graph.output):
         if end.name in wanted:

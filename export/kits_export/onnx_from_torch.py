@@ -41,6 +41,21 @@ def onnx_from_net(net: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.Model
     Raises:
         ParityError: The graph needs an operator that opset 17 defines differently.
     """
+    program = program_from_net(net, input_shape=input_shape)
+    model: onnx.ModelProto = program.model_proto
+    _strip_provenance(model)
+    _pool_instead_of_mean(model)
+    _drop_unused_initializers(model)
+    _relabel_opset(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def program_from_net(net: nn.Module, *, input_shape: tuple[int, ...]) -> torch.onnx.ONNXProgram:
+    """Return what torch's exporter makes of a network in evaluation mode, as it comes.
+
+    The values of its ONNX graph have the names of its torch graph's nodes, but for the output.
+    """
     was_training = net.training
     net.eval()
     try:
@@ -59,13 +74,7 @@ def onnx_from_net(net: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.Model
         net.train(was_training)
     if program is None:  # the signature's other branch; the exporter in use always returns one
         raise RuntimeError("torch.onnx.export returned no program")
-    model: onnx.ModelProto = program.model_proto
-    _strip_provenance(model)
-    _pool_instead_of_mean(model)
-    _drop_unused_initializers(model)
-    _relabel_opset(model)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return program
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from kits_runtime.bundle import MANIFEST_NAME, Precision, open_bundle
@@ -13,6 +14,8 @@ from kits_runtime.files import replacing
 from kits_runtime.manifest import manifest_to_json
 from kits_runtime.manifest.schema import Card, Manifest, NetFile, ParityLink, Provenance
 from kits_trt.systems import System, manifest_from_system
+
+Float = Literal["float32", "float16"]
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -22,8 +25,8 @@ class NetContent:
     """One stored form of a net, ready to be written."""
 
     onnx: bytes
-    tensors: Literal["float32", "float16"]
-    weights: Literal["float32", "float16"]
+    tensors: Float
+    weights: Float
 
 
 def write_bundle(
@@ -34,8 +37,12 @@ def write_bundle(
     parity: tuple[ParityLink, ...],
     provenance: Provenance,
     card: Card,
+    reports: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Manifest:
     """Writes a bundle and reads it back; returns its manifest.
+
+    ``reports`` are further files by name, for people: the manifest does not list them and the
+    runtime never reads them.
 
     A path that ends in ``.kits`` becomes one file, any other a folder that must not exist yet.
     Either is complete or not there at all.
@@ -61,7 +68,7 @@ def write_bundle(
     manifest = replace(
         manifest_from_system(system, files=files, provenance=provenance, card=card), parity=parity
     )
-    contents = {MANIFEST_NAME: manifest_to_json(manifest).encode(), **contents}
+    contents = {MANIFEST_NAME: manifest_to_json(manifest).encode(), **reports, **contents}
     if path.suffix == ".kits":
         _write_zip(path, contents)
     else:

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from trained_nets import Bright, case, trained
 
-from kits_export.default_bundle import HALF_WEIGHTS_TOLERANCE, make_default_bundle
-from kits_export.torch_parity import MAX_SCORE_DIFFERENCE
+from kits_export.card import card_of, provenance_of
+from kits_export.default_bundle import make_default_bundle, trained_by_net
 from kits_runtime.bundle import open_bundle
 from kits_runtime.errors import BundleError
 from kits_runtime.segmenter import Segmenter, default_bundle_path
@@ -29,34 +31,35 @@ def checkpoints(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def test_a_bundle_is_made_of_two_checkpoints_with_its_parity(tmp_path: Path) -> None:
-    make_default_bundle(checkpoints(tmp_path), tmp_path / "made.kits", commit="abc")
-    manifest = open_bundle(tmp_path / "made.kits").manifest
-    assert (manifest.system, manifest.preset) == ("resunet-msvnet", "small")
-    assert [link.tolerance for link in manifest.parity] == 2 * [
-        MAX_SCORE_DIFFERENCE,
-        HALF_WEIGHTS_TOLERANCE,
-    ]
-    assert all(0 <= link.value <= link.tolerance for link in manifest.parity)
-    assert manifest.card.metrics["msvnet: steps of its last training"] == 7
-    assert {file.weights for net in manifest.nets.values() for file in net.files.values()} == {
-        "float16"
-    }
-
-
-def test_the_same_checkpoints_make_the_same_bytes(tmp_path: Path) -> None:
+def test_two_checkpoints_make_a_system_with_its_card(tmp_path: Path) -> None:
     paths = checkpoints(tmp_path)
-    for name in ("one.kits", "two.kits"):
-        make_default_bundle(paths, tmp_path / name, commit=None)
-    assert (tmp_path / "one.kits").read_bytes() == (tmp_path / "two.kits").read_bytes()
+    made = trained_by_net(paths, commit="abc")
+    assert (made.system.name, made.system.preset) == ("resunet-msvnet", "small")
+    for name, path in paths.items():
+        saved = load_file(path)
+        state = made.nets[name].state_dict()
+        assert all(torch.equal(state[key], value) for key, value in saved.items())
+    card = card_of(made)
+    assert card.licence == "Apache-2.0"
+    assert card.metrics["msvnet: steps of its last training"] == 7
+    assert card.metrics["resunet3d: mean Dice on held-out phantoms"] == 0.5
+    assert provenance_of(made).commit == "abc"
 
 
-def test_a_checkpoint_of_another_net_leaves_no_bundle(tmp_path: Path) -> None:
+def test_the_bundle_replaces_its_forerunner_and_stores_halves(tmp_path: Path) -> None:
+    out = tmp_path / "made.kits"
+    for kidney_hu in (40.0, 50.0):
+        made = make_default_bundle(trained(Bright(kidney_hu=kidney_hu)), out, cases=[case()])
+        assert open_bundle(out).manifest == made.manifest
+    (file,) = made.manifest.nets["bright"].files.values()
+    assert (file.tensors, file.weights) == ("float32", "float16")
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     paths = checkpoints(tmp_path)
     paths["msvnet"].write_bytes(paths["msvnet"].read_bytes()[:1000])
     with pytest.raises(BundleError, match="msvnet"):
-        make_default_bundle(paths, tmp_path / "made.kits", commit=None)
-    assert not (tmp_path / "made.kits").exists()
+        trained_by_net(paths, commit=None)
 
 
 def test_the_packaged_bundle_is_whole_and_small() -> None:

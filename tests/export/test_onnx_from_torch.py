@@ -1,12 +1,12 @@
 """Exported graphs: clean, of opset 17, and equal to torch on the small preset of every net."""
 
-import functools
 import re
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from exported_nets import NAMES, exported, lively_net, settled_net
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -15,42 +15,13 @@ from kits_export.onnx_from_torch import onnx_from_net, weights_by_name
 from kits_export.torch_parity import require_torch_parity, score_difference
 from kits_runtime.engines.ort_cpu import import_onnxruntime
 from kits_runtime.errors import BundleError, ParityError
-from kits_trt.nets import NETS, SegmentationNet, build_net
-from kits_trt.nets.initialise import convolutions
+from kits_trt.nets import NETS
 
-# One name for each configuration: nets that share one differ in their weights alone.
-NAMES = sorted({presets["small"]: name for name, presets in NETS.items()}.values())
 CLASSES = {"unet": 3, "res-unet-2": 3, "res-net": 3, "kidney-unet": 1, "tumour-unet": 1}
 # Where a sum, a concatenation or the scan itself is normalised there is no convolution to fold it
 # into: before each block and the head of the pre-activated nets. The first block of the Res-UNet
 # begins with its convolution.
 UNFOLDED = {"res-unet-2": 3 + 3 + 1, "res-net": 6 + 1}
-
-
-@functools.cache
-def lively_net(name: str) -> SegmentationNet:
-    """Return the small net with normalisations, slopes and biases as training leaves them."""
-    generator = torch.Generator().manual_seed(7)
-    torch.manual_seed(7)
-    net = build_net(name, "small")
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
-                module.running_mean.normal_(0.0, 0.3, generator=generator)
-                module.running_var.uniform_(0.5, 2.0, generator=generator)
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(0.0, 0.3, generator=generator)
-            if isinstance(module, nn.PReLU):
-                module.weight.uniform_(0.05, 0.4, generator=generator)
-        for module in convolutions(net):
-            if module.bias is not None:
-                module.bias.normal_(0.0, 0.1, generator=generator)
-    return net.eval()
-
-
-@functools.cache
-def exported(name: str) -> onnx.ModelProto:
-    return onnx_from_net(lively_net(name), input_shape=NETS[name]["small"].patch_shape)
 
 
 class Scaled(nn.Module):
@@ -91,6 +62,31 @@ def test_onnx_runtime_repeats_torchs_scores_to_1e_4(name: str) -> None:
     difference = require_torch_parity(lively_net(name), exported(name), patch_shape=shape)
     assert difference.largest > 0.0  # two implementations, not one compared with itself
     assert difference.other_class < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_is_hardly_larger_than_its_weights(name: str) -> None:
+    weights = sum(array.nbytes for array in weights_by_name(exported(name)).values())
+    assert weights < exported(name).ByteSize() <= 1.05 * weights + 64 * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_another_export_of_a_small_net_gives_the_same_bytes(name: str) -> None:
+    again = onnx_from_net(lively_net(name), input_shape=NETS[name]["small"].patch_shape)
+    assert again.SerializeToString() == exported(name).SerializeToString()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_papers_nets_keep_scores_size_and_bytes_too(name: str) -> None:
+    net, shape = settled_net(name, "paper"), NETS[name]["paper"].patch_shape
+    model = onnx_from_net(net, input_shape=shape)
+    assert 0.0 < require_torch_parity(net, model, patch_shape=shape).largest <= 1e-4
+    weights = sum(array.nbytes for array in weights_by_name(model).values())
+    content = model.SerializeToString()
+    assert weights < len(content) <= 1.05 * weights + 64 * 1024
+    assert onnx_from_net(net, input_shape=shape).SerializeToString() == content
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 HEAVY = ("torch", "monai", "onnx", "onnxscript", "safetensors", "pandas")
-ENGINES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cupy")
+ENGINES = (
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "tensorrt_rtx_bindings",
+    "cupy",
+)
 UPPER = ("kits_trt", "kits_export", "kits_bench")
 
 # Not `sys.modules[name] = None`: scipy takes a name that is in sys.modules for an installed one.

@@ -10,6 +10,8 @@ import pytest
 
 from kits_runtime.cli import info
 from kits_runtime.engines import choose
+from kits_runtime.engines.engine_cache import EngineCache
+from kits_runtime.engines.engine_record import Built, EngineKey
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Told = tuple[int, str, str]
@@ -139,3 +141,71 @@ def test_paths_whose_bytes_are_no_utf8_are_shown(
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert out.startswith(f"bundle: {tmp_path}/m\\udcfcller.kits\n")
+
+
+def keep_an_engine(folder: Path, onnx_sha256: str) -> Path:
+    key = EngineKey(
+        net="net",
+        onnx_sha256=onnx_sha256,
+        flavour="trt",
+        library="0.0",
+        gpu="no such GPU",
+        compute_capability="SM00",
+        driver="1",
+        profile="1x1x4x4",
+        precision="fp16",
+        options="{}",
+    )
+    EngineCache(folder=folder).get_or_build(key, lambda: Built(data=b"1"), report=lambda _: None)
+    return folder / f"{key.stem()}.engine"
+
+
+def test_kept_engines_are_listed_from_where_the_environment_says(
+    kits_info: Callable[..., Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KITS_CACHE", str(tmp_path))
+    path = keep_an_engine(tmp_path / "engines", "ab" * 32)
+    _, out, _ = kits_info()
+    lines = out.splitlines()
+    assert f"  folder: {tmp_path / 'engines'}" in lines
+    place = lines.index(f"    {path.name}")
+    assert lines[place + 1] == "      used_here: False"
+    assert json.loads(kits_info("--json")[1])["engine_cache"]["bytes"] == 1
+    elsewhere = json.loads(kits_info("--json", "--cache", tmp_path / "none")[1])
+    assert elsewhere["engine_cache"]["engines"] == {}
+
+
+def test_one_engine_or_a_folder_of_them_says_whether_it_is_used_here(
+    kits_info: Callable[..., Told], tmp_path: Path
+) -> None:
+    path = keep_an_engine(tmp_path, "ab" * 32)
+    code, out, _ = kits_info(path)
+    assert code == 0
+    assert "used_here: False" in out.splitlines()
+    facts = json.loads(kits_info(path, "--json")[1])
+    assert facts["engine"] == str(path)
+    assert facts["differs"].keys() >= {"library", "compute_capability"}
+    assert facts["differs"]["library"]["engine"] == "0.0"
+    listed = json.loads(kits_info(tmp_path, "--json")[1])["engines"][path.name]
+    assert listed["differs"] == facts["differs"]
+
+
+def test_a_bundle_beside_an_engine_says_whether_it_is_of_its_nets(
+    kits_info: Callable[..., Told], tmp_path: Path, one_stage: Path
+) -> None:
+    manifest = json.loads(kits_info(one_stage, "--json")[1])
+    own = keep_an_engine(tmp_path, manifest["nets"]["net"]["files"]["fp32"]["sha256"])
+    other = keep_an_engine(tmp_path, "ab" * 32)
+    told = [
+        json.loads(kits_info(path, "--bundle", one_stage, "--json")[1])["differs"]
+        for path in (own, other)
+    ]
+    assert ["onnx_sha256" in differs for differs in told] == [False, True]
+
+
+def test_an_engine_that_is_none_has_exit_code_4(
+    kits_info: Callable[..., Told], tmp_path: Path
+) -> None:
+    code, out, err = kits_info(tmp_path / "x.engine")
+    assert (code, out) == (4, "")
+    assert "found no engine with a readable record" in err
