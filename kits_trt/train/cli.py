@@ -5,7 +5,7 @@ and a missing extra is named, without it.
 """
 
 import argparse
-import importlib.util
+import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -169,11 +169,13 @@ def _system(options: argparse.Namespace) -> System:
 
 def _require_torch() -> None:
     for package in ("torch", "safetensors"):
-        if importlib.util.find_spec(package) is None:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
             raise BackendUnavailableError(
                 f"{package}: found no such package, expected it for training; install the extra "
                 "'train': pip install 'kits-trt[train]'"
-            )
+            ) from error
 
 
 def _train(

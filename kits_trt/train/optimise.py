@@ -69,6 +69,11 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         state.setdefault(int(number), {})[name] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+    for weights, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weights.shape:
+                # Fused steps walk through memory: state must lie in it as the weights do.
+                values[name] = torch.empty_like(weights).copy_(value)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

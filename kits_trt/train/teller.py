@@ -1,10 +1,12 @@
 """Tells people how a training goes: one line that moves on a terminal, plain lines elsewhere."""
 
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from kits_runtime.cli.console import ProgressLine
-from kits_trt.train.course import Course, Validation
+
+if TYPE_CHECKING:
+    from kits_trt.train.course import Course, Validation
 
 _PLAIN_EVERY_S = 30.0
 _BAR = 24
@@ -29,7 +31,7 @@ class Teller:
             self._stream.write(text + "\n")
             self._stream.flush()
 
-    def stepped(self, course: Course, loss: float, steps: int) -> None:
+    def stepped(self, course: "Course", loss: float, steps: int) -> None:
         """Tells of a step: how many of how many, its loss, and how long the rest will take."""
         now = time.monotonic()
         if self._since is None or course.step <= self._since[0]:
@@ -44,7 +46,7 @@ class Teller:
             self._told_at = now
             self.say(told)
 
-    def validated(self, course: Course, found: Validation) -> None:
+    def validated(self, course: "Course", found: "Validation") -> None:
         """Tells what a validation found."""
         dices = ", ".join(f"{dice:.4f}" for dice in found.dice)
         loss = "-" if course.last_loss is None else f"{course.last_loss:.4f}"

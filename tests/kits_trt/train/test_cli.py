@@ -59,7 +59,7 @@ def test_a_run_leaves_checkpoints_a_record_metrics_and_curves(data: Path, tmp_pa
     split = record["splits"][KIDNEY]
     assert len(split["teaching"]) == 2
     assert len(split["validating"]) == 1
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [(row["net"], row["step"]) for row in rows] == [(KIDNEY, "2"), (TUMOUR, "2")]
     assert all(0 <= float(row["dice_1"]) <= 1 and float(row["validation_loss"]) > 0 for row in rows)
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -114,6 +114,21 @@ def test_an_optimiser_goes_on_from_its_tensors_as_if_it_had_never_stopped(words:
     assert straight.kernel.item() != 2.0
 
 
+def test_state_that_comes_back_lies_in_memory_as_the_weights_do() -> None:
+    net = nn.Conv2d(3, 4, 3)
+    net.weight.data = net.weight.data.contiguous(memory_format=torch.channels_last)
+    optimiser = make_optimiser(net, Adam(learning_rate=0.1))
+    torch.manual_seed(0)
+    net.weight.grad, net.bias.grad = torch.randn_like(net.weight), torch.zeros(4)
+    optimiser.step()
+    kept = {name: tensor.contiguous() for name, tensor in optimiser_tensors(optimiser).items()}
+    again = make_optimiser(net, Adam(learning_rate=0.1))
+    load_optimiser(again, kept)
+    state = again.state[net.weight]["exp_avg"]
+    assert state.stride() == net.weight.stride()
+    assert torch.equal(state, optimiser.state[net.weight]["exp_avg"])
+
+
 def test_a_rate_is_set_for_every_parameter() -> None:
     optimiser = make_optimiser(Tiny(), Adam(learning_rate=0.1))
     set_rate(optimiser, 0.025)
