@@ -82,14 +82,14 @@ def read_system_checkpoint(path: Path) -> tuple[dict[str, SegmentationNet], dict
         BundleError: The file is damaged or not ours, lacks a net, or a tensor is missing, too many,
             of another shape or type, or not finite; the message names it.
     """
-    nets, facts = read_trained_nets(path)
-    expected = list(SYSTEM_NETS[str(facts["system"])])
-    if sorted(nets) != sorted(expected):
+    facts = _header(path)
+    found, expected = _listed(facts["nets"]), sorted(SYSTEM_NETS[str(facts["system"])])
+    if sorted(found) != expected:
         raise BundleError(
-            f"{path}: found nets {sorted(nets)}, expected {sorted(expected)}; give a checkpoint "
-            "with all nets of the system (kits-train --resume trains those that are missing)"
+            f"{path}: found nets {sorted(found)}, expected {expected}; give a checkpoint with all "
+            "nets of the system (kits-train --resume trains those that are missing)"
         )
-    return nets, facts
+    return read_trained_nets(path)
 
 
 def read_trained_nets(path: Path) -> tuple[dict[str, SegmentationNet], dict[str, object]]:
@@ -236,40 +236,3 @@ def _no_checkpoint(path: Path, reason: str) -> BundleError:
         f"{path}: found {reason}, expected a whole safetensors checkpoint of one of our systems; "
         "train it again or choose another file"
     )
-
-
-def write_checkpoint(
-    path: Path, net: SegmentationNet, facts: Mapping[str, str | int | float]
-) -> None:
-    """Write weights and facts; the file appears complete or not at all.
-
-    ``facts`` must name ``net`` and ``preset``, so that the file says how to rebuild the network.
-    """
-    missing = sorted({"net", "preset"} - set(facts))
-    if missing:
-        raise ValueError(f"facts lack {missing}, expected at least 'net' and 'preset'; add them")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: array.contiguous() for name, array in net.state_dict().items()}
-    with replacing(path) as stream:
-        stream.write(save(weights, metadata={_HEADER_KEY: json.dumps(facts, sort_keys=True)}))
-
-
-def read_checkpoint(path: Path) -> tuple[SegmentationNet, dict[str, str | int | float]]:
-    """Return the network in evaluation mode and the facts of its header.
-
-    Raises:
-        BundleError: The file is damaged, not ours, or its weights are not of the named network.
-    """
-    try:
-        with safe_open(path, framework="pt") as opened:
-            header = opened.metadata() or {}
-        facts: dict[str, str | int | float] = json.loads(header[_HEADER_KEY])
-        net = build_net(str(facts["net"]), str(facts["preset"]))
-        net.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BundleError(
-            f"{path}: found {reason}, expected a checkpoint of one of our networks; "
-            "train it again or choose another file"
-        ) from error
-    return net.eval(), facts

@@ -14,7 +14,7 @@ from kits_trt.data.plans import plan_epoch
 from kits_trt.data.samples import draw_sample
 from kits_trt.nets import SegmentationNet
 from kits_trt.systems.recipe import OnPlateau, Sgd
-from kits_trt.train.compute import memory_told
+from kits_trt.train.compute import Compute, memory_told
 from kits_trt.train.course import Budget, Course, Validation, course_from_plain
 from kits_trt.train.loop import Around, Trainee, batches_of, train_net
 from kits_trt.train.stage_scores import validate_stage
@@ -166,6 +166,20 @@ def test_what_is_left_of_an_epoch_is_dropped_unless_it_is_all() -> None:
     assert [len(batch) for batch in batches_of(keys, 4)] == [4]
     assert [len(batch) for batch in batches_of(keys[:2], 4)] == [2]
     assert [key for batch in batches_of(keys, 3) for key in batch] == list(keys)
+
+
+def test_bfloat16_steps_leave_weights_and_sums_in_float32() -> None:
+    plain, mixed = tiny_trainee(tiny_net(dropout=0.0)), tiny_trainee(tiny_net(dropout=0.0))
+    mixed.compute = Compute(amp=True)
+    batch = batches_of(plan_epoch(plain.lesson, seed=7, epoch=0), 3)[0]
+    samples = [draw_sample(plain.lesson, key) for key in batch]
+    losses = [
+        trainee.step(Course(net="tiny"), batch, samples, progress=0.0, is_stopped=False).loss
+        for trainee in (plain, mixed)
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+    assert {weights.dtype for weights in mixed.net.parameters()} == {torch.float32}
 
 
 def test_settled_norms_are_the_mean_over_the_settling_batches() -> None:
