@@ -182,6 +182,31 @@ def test_bfloat16_steps_leave_weights_and_sums_in_float32() -> None:
     assert {weights.dtype for weights in mixed.net.parameters()} == {torch.float32}
 
 
+def test_bfloat16_gradients_of_a_tiny_grid_repeat_whatever_memory_held_before() -> None:
+    class Bottom(SegmentationNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv3d(256, 256, 3, padding=1)
+
+        def final_logits(self, patches: torch.Tensor) -> torch.Tensor:
+            return self.conv(patches)  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    compute = Compute(amp=True)
+    net, values = compute.placed(Bottom()), torch.randn(4, 256, 2, 4, 4)
+    found = []
+    for _ in range(4):
+        dirt = [torch.full((1 << power,), torch.nan) for power in (22, 20, 18, 16, 14, 12)]
+        del dirt
+        net.zero_grad()
+        with compute.autocast():
+            logits = net.final_logits(values)
+        logits.float().square().mean().backward()
+        found.append(torch.cat([w.grad.flatten() for w in net.parameters() if w.grad is not None]))
+    assert torch.isfinite(found[0]).all()
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
 def test_settled_norms_are_the_mean_over_the_settling_batches() -> None:
     trainee = tiny_trainee(tiny_net(dropout=0.0))
     trainee.settle()
