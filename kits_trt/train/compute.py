@@ -140,7 +140,7 @@ def _compute_small_grids_exactly(convolution: nn.Conv3d) -> None:
         with torch.autocast("cpu", enabled=False):
             return forward(features.float())
 
-    convolution.forward = careful  # type: ignore[method-assign]
+    convolution.forward = careful  # type: ignore[method-assign, assignment]
 
 
 def _layout(net: nn.Module) -> torch.memory_format:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from training_cases import anatomy, write_case, write_nifti
 
 from kits_trt.phantom.marker import Origin, mark_phantom
+from kits_trt.systems import SYSTEMS
 from kits_trt.train.checkpoint import read_system_checkpoint, read_trained_nets
 from kits_trt.train.cli import main
 
@@ -64,6 +66,24 @@ def test_a_run_leaves_checkpoints_a_record_metrics_and_curves(data: Path, tmp_pa
     assert all(0 <= float(row["dice_1"]) <= 1 and float(row["validation_loss"]) > 0 for row in rows)
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"unet2d-pair"}))
+def test_every_system_takes_steps_and_is_scored_as_a_whole(
+    data: Path, tmp_path: Path, system: str
+) -> None:
+    out, held_out = tmp_path / "run", tmp_path / "held-out"
+    write_case(held_out / "case_00000")
+    more = ("--validation-data", str(held_out), "--max-steps", "2", "--amp")
+    assert main([system, "--data", str(data), "--out", str(out), *FAST, *more]) == 0
+    nets, facts = read_system_checkpoint(out / "best.safetensors")
+    assert facts["system"] == system
+    assert all(torch.isfinite(w).all() for net in nets.values() for w in net.parameters())
+    record = json.loads((out / "run.json").read_text())
+    assert 0 <= record["system_dice"] <= 1
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [row["net"] for row in rows if row["step"] == "2"] == list(nets)
 
 
 def test_resume_ends_with_the_weights_of_a_run_without_a_break(data: Path, tmp_path: Path) -> None:
