@@ -98,18 +98,23 @@ docs-tables: $(VENV)/.installed ## write docs/benchmarks.md and MODEL_CARD.md fr
 	@$(VENV)/bin/python -m kits_bench.docs
 	@$(VENV)/bin/python -m kits_bench.model_card
 
-# The recipe of the bundle in the package: phantoms alone. Steps end at the minutes given, so a quiet or
+# The recipe of the bundle in the package: phantoms alone. Each net ends at its minutes, so a quiet or
 # faster machine trains longer; the bundle's card says how many steps its nets had.
 BUNDLE_RUN := out/default-bundle
-TRAIN := $(VENV)/bin/python -m kits_trt.train.minimal
-TRAIN_ARGS := --cache $(BUNDLE_RUN)/cache --cases 84
+PHANTOMS := $(VENV)/bin/kits-phantom --for-training 192
+TRAIN := $(VENV)/bin/kits-train resunet-msvnet --preset small --amp --epochs 1000 --validate-every 10 \
+  --data $(BUNDLE_RUN)/teach --validation-data $(BUNDLE_RUN)/validate --out $(BUNDLE_RUN)/run
 
 .PHONY: default-bundle
 default-bundle: $(VENV)/.installed ## train the bundle in the package and export it again
-	@$(TRAIN) kidney --out $(BUNDLE_RUN)/kidney $(TRAIN_ARGS) --steps 1500 --minutes 20 --validate-every 120
-	@$(TRAIN) tumour --out $(BUNDLE_RUN)/tumour $(TRAIN_ARGS) --steps 2500 --minutes 31 --validate-every 150
-	@$(VENV)/bin/python -m kits_export.default_bundle --commit "$$(git rev-parse HEAD)" \
-	  --kidney $(BUNDLE_RUN)/kidney/resunet3d.safetensors --tumour $(BUNDLE_RUN)/tumour/msvnet.safetensors
+	@rm -rf $(BUNDLE_RUN)/run
+	@test -d $(BUNDLE_RUN)/teach || { $(PHANTOMS) $(BUNDLE_RUN)/teach.part --overwrite --cases 84 --seed 0; \
+	  mv $(BUNDLE_RUN)/teach.part $(BUNDLE_RUN)/teach; }
+	@test -d $(BUNDLE_RUN)/validate || { $(PHANTOMS) $(BUNDLE_RUN)/validate.part --overwrite --cases 8 --seed 1000000; \
+	  mv $(BUNDLE_RUN)/validate.part $(BUNDLE_RUN)/validate; }
+	@$(TRAIN) --net resunet3d --minutes 20
+	@$(TRAIN) --net msvnet --minutes 31
+	@$(VENV)/bin/python -m kits_export.default_bundle --ckpt $(BUNDLE_RUN)/run/best.safetensors
 
 # What cannot be installed side by side is resolved apart; see CONTRIBUTING.md.
 .PHONY: pins

@@ -2,6 +2,7 @@
 
 ``OUT/case_00000/{imaging,segmentation}.nii.gz``, array axes (z, y, x) towards inferior, posterior
 and left (nibabel's axis codes I, P, L), an affine that is antidiagonal and negative, origin 0.
+``OUT/phantom.json`` lists them.
 """
 
 import gzip
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from kits_runtime.errors import ScanError, UsageError
 from kits_runtime.files import replacing_folder
+from kits_runtime.record import versions
 from kits_runtime.volume import orientation_from_affine
 from kits_trt.phantom.anatomy import draw_patient
-from kits_trt.phantom.grids import Size, Triple, draw_grid
+from kits_trt.phantom.grids import Size, Triple, draw_grid, draw_training_grid
+from kits_trt.phantom.marker import Origin, mark_phantom
 from kits_trt.phantom.real_anatomy import patient_from_labels
 from kits_trt.phantom.rendering import render
 
@@ -30,12 +33,16 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to make. Size and spacing are drawn as in KiTS where they are None."""
+    """What to make. Size and spacing are drawn as in KiTS where they are None.
+
+    With a ``plane`` scans are drawn to learn from: that many pixels along both axes in plane.
+    """
 
     out: Path
     seed: int
     size: Size | None = None
     spacing_mm: Triple | None = None
+    plane: int | None = None
     overwrite: bool = False
 
 
@@ -49,7 +56,11 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
     _refuse_to_overwrite(plan, names)
     for case, name in enumerate(names):
         patient = draw_patient(plan.seed, case)
-        grid = draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
+        grid = (
+            draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
+            if plan.plane is None
+            else draw_training_grid(patient, plan.plane)
+        )
         hu, labels = render(
             patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
         )
@@ -59,6 +70,7 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
             "segmentation": _image(labels, affine),
         }
         _write_case(plan.out / name, scans)
+        mark_phantom(plan.out, name, _origin(plan, anatomy=False))
         progress(case + 1, count, f"{name}: {_shape_text(hu.shape)} voxels, {patient.phase}")
 
 
@@ -74,6 +86,7 @@ def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progr
     for done, (name, path) in enumerate(zip(names, segmentations, strict=True), start=1):
         scans = _scans_around(path, plan.seed, case_number(name))
         _write_case(plan.out / name, scans)
+        mark_phantom(plan.out, name, _origin(plan, anatomy=True))
         progress(done, len(names), f"{name}: {_shape_text(scans['imaging'].shape)} voxels")
 
 
@@ -110,6 +123,10 @@ def kits_affine(spacing_mm: Triple) -> NDArray[np.float64]:
     affine[[2, 1, 0], [0, 1, 2]] = [-step for step in spacing_mm]
     affine[3, 3] = 1
     return affine
+
+
+def _origin(plan: Plan, *, anatomy: bool) -> Origin:
+    return Origin(seed=plan.seed, version=versions()["kits-trt"], anatomy=anatomy)
 
 
 def _scans_around(path: Path, seed: int, case: int) -> dict[str, Nifti]:

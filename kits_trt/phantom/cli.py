@@ -49,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", type=_size, metavar="Z,Y,X", help="voxels (default: drawn as in KiTS)")
     add("--spacing", type=_spacing, metavar="z,y,x", help="voxel size in mm (default: drawn)")
     add(
+        "--for-training",
+        type=_plane,
+        metavar="N",
+        dest="plane",
+        help="scans to learn from: N x N pixels (such as 192), slices of 1.5 to 5 mm",
+    )
+    add(
         "--anatomy",
         type=Path,
         metavar="DIR",
@@ -66,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         size=options.size,
         spacing_mm=options.spacing,
+        plane=options.plane,
         overwrite=options.overwrite,
     )
 
@@ -73,6 +81,14 @@ def _run(options: argparse.Namespace) -> int:
         if not options.quiet:
             say(f"{NAME}: {done}/{count} {text}")
 
+    if (
+        options.plane is not None
+        and (options.size, options.spacing, options.anatomy) != (None,) * 3
+    ):
+        raise UsageError(
+            "--for-training: found --size, --spacing or --anatomy with it; expected none of them, "
+            "it draws its own grids; leave them out"
+        )
     if options.anatomy is None:
         make_cases(plan, options.cases or 1, progress)
         return EXIT_OK
@@ -93,6 +109,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, lowest=1)
+
+
+def _plane(text: str) -> int:
+    return _whole(text, lowest=32)
 
 
 def _seed(text: str) -> int:

@@ -14,6 +14,11 @@ _SLICES = (29, 300)
 _PIXEL_MM = (0.44, 1.04)
 _PIXELS = 512
 
+_TRAINING_THICKNESS_MM = (1.5, 2.0, 2.5, 3.0, 3.0, 4.0, 5.0, 5.0)
+_TRAINING_LENGTH_MM = (200.0, 430.0)
+_TRAINING_FIELD_MM = (307.0, 512.0)
+_TRAINING_SHIFT_MM = (45.0, 12.0, 12.0)
+
 
 def draw_grid(
     patient: Patient, *, size: Size | None = None, spacing_mm: Triple | None = None
@@ -41,6 +46,23 @@ def draw_grid(
     height = patient.centre_mm[0] + float(rng.uniform(-min(spare, 60), min(spare, 90)))
     centre = (height, patient.centre_mm[1], patient.centre_mm[2])
     return Grid(shape=size, spacing_mm=spacing_mm, centre_mm=centre)
+
+
+def draw_training_grid(patient: Patient, plane: int) -> Grid:
+    """The grid of a scan to learn from: ``plane`` x ``plane`` pixels instead of 512 x 512.
+
+    Rendering costs by the voxel, and nets that see a coarse grid need no finer scan. Fields of
+    view vary more than in KiTS and are centred less well, so that a place tells less.
+    """
+    rng = stream(patient.seed, patient.case, "training grid")
+    thickness = float(rng.choice(_TRAINING_THICKNESS_MM))
+    slices = max(_SLICES[0], round(float(rng.uniform(*_TRAINING_LENGTH_MM)) / thickness))
+    pixel = round(float(rng.uniform(*_TRAINING_FIELD_MM)) / plane, 4)
+    moved = rng.uniform(-1, 1, 3) * _TRAINING_SHIFT_MM
+    z, y, x = (float(place) for place in patient.centre_mm + moved)
+    return Grid(
+        shape=(slices, plane, plane), spacing_mm=(thickness, pixel, pixel), centre_mm=(z, y, x)
+    )
 
 
 def _field_mm(rng: np.random.Generator, patient: Patient) -> float:

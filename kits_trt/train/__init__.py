@@ -1,1 +1,1 @@
-"""A short training path for the default bundle: phantoms in, checkpoints out."""
+"""Trains the nets of the systems: losses, optimisers, the loop, validation, checkpoints."""

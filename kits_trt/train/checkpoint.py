@@ -2,7 +2,8 @@
 
 A system's checkpoint is one file. Its tensors are called ``<net>/<name in the net's state>``, its
 header holds one JSON object under ``kits``: ``format``, ``system``, ``preset``, ``nets``,
-``labels``, and whatever else the training says of itself.
+``labels``, and whatever else the training says of itself. While a system is being trained ``nets``
+names those that have weights so far.
 """
 
 import json
@@ -17,8 +18,8 @@ from torch import Tensor
 from kits_runtime.errors import BundleError
 from kits_runtime.files import replacing
 from kits_runtime.manifest.codec import shown
-from kits_trt.nets import SYSTEM_NETS, SegmentationNet, build_net, net_for
-from kits_trt.systems import SYSTEMS
+from kits_trt.nets import SYSTEM_NETS, SegmentationNet, build_net
+from kits_trt.systems import SYSTEMS, System, with_cysts
 
 FORMAT = 1
 PRESETS = ("paper", "small")
@@ -32,11 +33,24 @@ State = Mapping[str, Tensor]
 def write_system_checkpoint(path: Path, nets: Mapping[str, SegmentationNet], facts: Facts) -> None:
     """Write all nets of a system and its facts; the file appears complete or not at all.
 
-    ``facts`` name ``system`` and ``preset`` and hold what JSON can; ``format``, ``nets`` and
-    ``labels`` are added.
+    ``facts`` name ``system`` and ``preset`` and hold what JSON can; ``format``, ``nets`` and, where
+    they are missing, ``labels`` are added.
 
     Raises:
         ValueError: The facts lack a name, or the nets are not those of the system.
+    """
+    system = str(facts.get("system"))
+    expected = sorted(SYSTEM_NETS.get(system, nets))
+    if sorted(nets) != expected:
+        raise ValueError(f"nets are {sorted(nets)}, expected {expected}; give all of the system's")
+    write_trained_nets(path, {name: net.state_dict() for name, net in nets.items()}, facts)
+
+
+def write_trained_nets(path: Path, states: Mapping[str, State], facts: Facts) -> None:
+    """Write the weights of those nets of a system that have been trained so far.
+
+    Raises:
+        ValueError: The facts lack a name, or there is no net or one of another system.
     """
     system, preset = facts.get("system"), facts.get("preset")
     if system not in SYSTEMS or preset not in PRESETS:
@@ -44,17 +58,18 @@ def write_system_checkpoint(path: Path, nets: Mapping[str, SegmentationNet], fac
             f"facts name system {system!r} and preset {preset!r}, expected one of "
             f"{sorted(SYSTEMS)} and one of {list(PRESETS)}; add them"
         )
-    expected = sorted(SYSTEM_NETS[str(system)])
-    if sorted(nets) != expected:
-        raise ValueError(f"nets are {sorted(nets)}, expected {expected}; give all of the system's")
+    known = list(SYSTEM_NETS[str(system)])
+    if not states or not set(states) <= set(known):
+        raise ValueError(f"nets are {sorted(states)}, expected some of {known}; give no others")
     built = SYSTEMS[str(system)]("paper" if preset == "paper" else "small")
-    own = {"format": FORMAT, "labels": list(built.labels), "nets": expected}
+    own = {"format": FORMAT, "nets": [name for name in known if name in states]}
     weights = {
         f"{name}/{key}": value.detach().cpu().contiguous().clone()
-        for name, net in nets.items()
-        for key, value in net.state_dict().items()
+        for name, state in states.items()
+        for key, value in state.items()
     }
-    text = json.dumps({**facts, **own}, sort_keys=True, allow_nan=False)
+    full = {"labels": list(built.labels), **facts, **own}
+    text = json.dumps(full, sort_keys=True, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(save(weights, metadata={_HEADER_KEY: text}))
@@ -64,21 +79,37 @@ def read_system_checkpoint(path: Path) -> tuple[dict[str, SegmentationNet], dict
     """Return the nets of a system, in evaluation mode, and the facts of the header.
 
     Raises:
-        BundleError: The file is damaged or not ours, or a tensor is missing, too many, of another
-            shape or type, or not finite; the message names it.
+        BundleError: The file is damaged or not ours, lacks a net, or a tensor is missing, too many,
+            of another shape or type, or not finite; the message names it.
     """
     facts = _header(path)
-    system, preset = str(facts["system"]), str(facts["preset"])
+    found, expected = _listed(facts["nets"]), sorted(SYSTEM_NETS[str(facts["system"])])
+    if sorted(found) != expected:
+        raise BundleError(
+            f"{path}: found nets {sorted(found)}, expected {expected}; give a checkpoint with all "
+            "nets of the system (kits-train --resume trains those that are missing)"
+        )
+    return read_trained_nets(path)
+
+
+def read_trained_nets(path: Path) -> tuple[dict[str, SegmentationNet], dict[str, object]]:
+    """Return the nets that a checkpoint holds, in evaluation mode, and the facts of the header.
+
+    Raises:
+        BundleError: As :func:`read_system_checkpoint`, but a net may be missing.
+    """
+    facts = _header(path)
+    system = system_of(facts, where=str(path))
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise _no_checkpoint(path, " ".join(str(error).split())) from error
-    names = list(SYSTEM_NETS[system])
+    names = [name for name in system.nets if name in _listed(facts["nets"])]
     strange = sorted(name for name in tensors if name.partition("/")[0] not in names)
     if strange:
         raise BundleError(
             f"{path}: found tensor {shown(strange[0])}, expected those of the nets {names} of "
-            f"{system} alone; write the checkpoint again"
+            f"{system.name} alone; write the checkpoint again"
         )
     states = {
         name: {
@@ -89,24 +120,54 @@ def read_system_checkpoint(path: Path) -> tuple[dict[str, SegmentationNet], dict
         for name in names
     }
     return {
-        name: net_from_state(state, (system, name, preset), where=f"{path}: {name}/")
+        name: net_from_state(
+            state,
+            (system.name, name, system.preset),
+            where=f"{path}: {name}/",
+            classes=system.nets[name].out_channels,
+        )
         for name, state in states.items()
     }, facts
 
 
-def net_from_state(state: State, place: tuple[str, str, str], *, where: str) -> SegmentationNet:
+def system_of(facts: Facts, *, where: str) -> System:
+    """The system that a checkpoint's facts name, with cysts as a class where they were trained.
+
+    Raises:
+        BundleError: Its labels are not those of the system.
+    """
+    built = SYSTEMS[str(facts["system"])]("paper" if facts["preset"] == "paper" else "small")
+    labels = facts.get("labels", list(built.labels))
+    if labels == list(built.labels):
+        return built
+    if labels != [*built.labels, "cyst"]:
+        raise BundleError(
+            f"{where}: found labels {shown(labels)}, expected {list(built.labels)}, perhaps with "
+            "'cyst' at the end; write the checkpoint again"
+        )
+    return with_cysts(built)
+
+
+def _listed(nets: object) -> list[str]:
+    return [str(name) for name in nets] if isinstance(nets, list) else []
+
+
+def net_from_state(
+    state: State, place: tuple[str, str, str], *, where: str, classes: int | None = None
+) -> SegmentationNet:
     """Return a net with these weights, in evaluation mode.
 
     Args:
         state: Weights by name, as ``state_dict`` gives them.
         place: System, net and preset.
         where: What stands before a tensor's name in messages.
+        classes: Output channels where they are not those of the paper.
 
     Raises:
         BundleError: A tensor is missing, too many, of another shape or type, or not finite.
     """
     with torch.random.fork_rng(devices=[]):
-        net = net_for(*place).build()
+        net = build_net(place[1], place[2], classes=classes)
     expected = net.state_dict()
     for name in expected:
         if name not in state:
@@ -162,7 +223,7 @@ def _header(path: Path) -> dict[str, object]:
             f"{shown(preset)}, expected format {FORMAT}, one of {sorted(SYSTEMS)} and one of "
             f"{list(PRESETS)}; train again, or use the release that wrote it"
         )
-    if not isinstance(nets, list) or sorted(map(str, nets)) != sorted(SYSTEM_NETS[str(system)]):
+    if not isinstance(nets, list) or not set(map(str, nets)) <= set(SYSTEM_NETS[str(system)]):
         raise BundleError(
             f"{path}: found nets {shown(nets)}, expected {sorted(SYSTEM_NETS[str(system)])}; "
             "give a checkpoint with all nets of the system"
@@ -175,40 +236,3 @@ def _no_checkpoint(path: Path, reason: str) -> BundleError:
         f"{path}: found {reason}, expected a whole safetensors checkpoint of one of our systems; "
         "train it again or choose another file"
     )
-
-
-def write_checkpoint(
-    path: Path, net: SegmentationNet, facts: Mapping[str, str | int | float]
-) -> None:
-    """Write weights and facts; the file appears complete or not at all.
-
-    ``facts`` must name ``net`` and ``preset``, so that the file says how to rebuild the network.
-    """
-    missing = sorted({"net", "preset"} - set(facts))
-    if missing:
-        raise ValueError(f"facts lack {missing}, expected at least 'net' and 'preset'; add them")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: array.contiguous() for name, array in net.state_dict().items()}
-    with replacing(path) as stream:
-        stream.write(save(weights, metadata={_HEADER_KEY: json.dumps(facts, sort_keys=True)}))
-
-
-def read_checkpoint(path: Path) -> tuple[SegmentationNet, dict[str, str | int | float]]:
-    """Return the network in evaluation mode and the facts of its header.
-
-    Raises:
-        BundleError: The file is damaged, not ours, or its weights are not of the named network.
-    """
-    try:
-        with safe_open(path, framework="pt") as opened:
-            header = opened.metadata() or {}
-        facts: dict[str, str | int | float] = json.loads(header[_HEADER_KEY])
-        net = build_net(str(facts["net"]), str(facts["preset"]))
-        net.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BundleError(
-            f"{path}: found {reason}, expected a checkpoint of one of our networks; "
-            "train it again or choose another file"
-        ) from error
-    return net.eval(), facts

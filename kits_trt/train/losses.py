@@ -1,72 +1,100 @@
-"""Losses of the two networks, on logits (batch, class, ...) and labels (batch, ...).
+"""What training minimises, one function a word of the recipes.
 
-All sums are float32 whatever the network computed in. Dice sums run over the whole batch, so that
-a patch without foreground does not decide the loss by its smoothing alone.
+Logits are (batch, class, ...) or (batch, 1, ...) for a sigmoid, labels (batch, ...). All sums are
+float32 whatever the network computed in. Every loss is a mean over samples of what one sample
+gives, so that the shares of a batch, weighted by their samples, add up to the batch.
+
+Ours: Dice has one voxel added above and below its fraction, so that a sample without the class
+costs less the less of it is found, and nothing when none is. The weights of a cross-entropy are
+not divided by their sum over a sample's voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-_SMOOTH = 1.0  # voxels; keeps the ratio defined, and small beside any organ
+from kits_trt.systems.recipe import BceDice, CrossEntropy, DeepDice, Dice, FocalDice, Loss
 
-
-def soft_dice(scores: Tensor, labels: Tensor, class_index: int) -> Tensor:
-    """Return the soft Dice of one class: 2 overlap / (scores + labels), 1 where both are empty."""
-    predicted = scores[:, class_index]
-    present = (labels == class_index).to(predicted.dtype)
-    overlap = (predicted * present).sum()
-    return (2 * overlap + _SMOOTH) / (predicted.sum() + present.sum() + _SMOOTH)
+SMOOTH_VOX = 1.0
 
 
-def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return 1 - the mean soft Dice of all classes but the background."""
-    scores = torch.softmax(logits.float(), dim=1)
-    dices = [soft_dice(scores, labels, index) for index in range(1, scores.shape[1])]
-    return 1 - torch.stack(dices).mean()
+def loss_of(loss: Loss, heads: Sequence[Tensor], labels: Tensor, *, epoch: int) -> Tensor:
+    """Return the loss of a batch.
 
-
-def deep_supervision_weight(
-    epoch: int, *, start: float = 0.33, factor: float = 0.8, every: int = 15
-) -> float:
-    """Return mu of an epoch (from 0): ``start``, times ``factor`` after every ``every`` epochs."""
-    return float(start * factor ** (epoch // every))
-
-
-def deep_supervision_loss(logits: Sequence[Tensor], labels: Tensor, *, mu: float) -> Tensor:
-    """Return mu (L1 + L2 + L3) + L4: Dice losses of all heads, the last in full."""
-    *coarse, last = [dice_loss(head, labels) for head in logits]
-    return mu * torch.stack(coarse).sum() + last
-
-
-def focal_loss(
-    logits: Tensor, labels: Tensor, *, class_weights: Sequence[float], gamma: float = 2.0
-) -> Tensor:
-    """Return the mean over voxels of -w (1 - p)^gamma log p, p the score of the true class."""
-    logs = torch.log_softmax(logits.float(), dim=1)
-    log_true = logs.gather(1, labels.unsqueeze(1)).squeeze(1)
-    weights = torch.tensor(class_weights, dtype=logs.dtype)[labels]
-    return -(weights * (1 - log_true.exp()).pow(gamma) * log_true).mean()
-
-
-def weighted_dice_loss(logits: Tensor, labels: Tensor, *, class_weights: Sequence[float]) -> Tensor:
-    """Return 1 - the weighted mean of all classes' soft Dice, background included."""
-    scores = torch.softmax(logits.float(), dim=1)
-    total = float(sum(class_weights))
-    dices = [
-        soft_dice(scores, labels, index) * (weight / total)
-        for index, weight in enumerate(class_weights)
-    ]
-    return 1 - torch.stack(dices).sum()
-
-
-def focal_and_dice_loss(
-    logits: Tensor, labels: Tensor, *, class_weights: Sequence[float] = (0.25, 0.75)
-) -> Tensor:
-    """Return focal loss + weighted Dice loss, both with the same class weights.
-
-    The weights are ours: the paper names the two losses and not their numbers.
+    Args:
+        loss: Which.
+        heads: The logits of every head of the net, the final one last.
+        labels: The true classes.
+        epoch: Counted from 0.
     """
-    focal = focal_loss(logits, labels, class_weights=class_weights)
-    return focal + weighted_dice_loss(logits, labels, class_weights=class_weights)
+    return LOSSES[type(loss)](loss, [head.float() for head in heads], labels.long(), epoch)
+
+
+def soft_dice(scores: Tensor, present: Tensor) -> Tensor:
+    """Return 2 overlap / (found + true) of each sample and channel; both are (batch, class, ...).
+
+    One voxel is added above and below: 1 where nothing is found and nothing is there.
+    """
+    axes = tuple(range(2, scores.ndim))
+    overlap = (scores * present).sum(axes)
+    return (2 * overlap + SMOOTH_VOX) / (scores.sum(axes) + present.sum(axes) + SMOOTH_VOX)
+
+
+def supervision_weight(loss: DeepDice, epoch: int) -> float:
+    """Return mu of an epoch, counted from 0."""
+    return float(loss.mu * loss.factor ** (epoch // loss.every_epochs))
+
+
+def _dice(_: Dice, heads: Sequence[Tensor], labels: Tensor, _epoch: int) -> Tensor:
+    return _foreground_dice_loss(heads[-1], labels)
+
+
+def _deep_dice(loss: DeepDice, heads: Sequence[Tensor], labels: Tensor, epoch: int) -> Tensor:
+    *others, last = [_foreground_dice_loss(head, labels) for head in heads]
+    if not others:
+        return last
+    return last + supervision_weight(loss, epoch) * torch.stack(others).sum()
+
+
+def _cross_entropy(
+    loss: CrossEntropy, heads: Sequence[Tensor], labels: Tensor, _epoch: int
+) -> Tensor:
+    weights = torch.tensor(loss.weights, device=labels.device)
+    return functional.cross_entropy(heads[-1], labels, weight=weights, reduction="none").mean()
+
+
+def _bce_dice(loss: BceDice, heads: Sequence[Tensor], labels: Tensor, _epoch: int) -> Tensor:
+    logits, present = heads[-1], labels.unsqueeze(1).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits, present)
+    dice_loss = 1 - soft_dice(torch.sigmoid(logits), present).mean()
+    return (1 - loss.dice_share) * entropy + loss.dice_share * dice_loss
+
+
+def _focal_dice(loss: FocalDice, heads: Sequence[Tensor], labels: Tensor, _epoch: int) -> Tensor:
+    weights = torch.tensor(loss.weights, device=labels.device)
+    logs = torch.log_softmax(heads[-1], dim=1)
+    log_true = logs.gather(1, labels.unsqueeze(1)).squeeze(1)
+    focal = -(weights[labels] * (1 - log_true.exp()).pow(loss.gamma) * log_true).mean()
+    dices = soft_dice(logs.exp(), _channels(labels, logs.shape[1]))
+    return focal + 1 - ((weights / weights.sum()) * dices).sum(1).mean()
+
+
+def _foreground_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    scores = torch.softmax(logits, dim=1)
+    present = _channels(labels, logits.shape[1])
+    return 1 - soft_dice(scores[:, 1:], present[:, 1:]).mean()
+
+
+def _channels(labels: Tensor, classes: int) -> Tensor:
+    return functional.one_hot(labels, classes).movedim(-1, 1).float()
+
+
+LOSSES: Mapping[type[Loss], Callable[..., Tensor]] = {
+    Dice: _dice,
+    DeepDice: _deep_dice,
+    CrossEntropy: _cross_entropy,
+    BceDice: _bce_dice,
+    FocalDice: _focal_dice,
+}

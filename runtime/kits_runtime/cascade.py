@@ -6,7 +6,7 @@ by; what it found serves the stages after it, and the overlay of some of them is
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from kits_runtime.join import NOWHERE, any_overlap, joined, union
 from kits_runtime.look import Kept, asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
-    Manifest,
     MultiplyByMask,
     Overlap,
     Resample,
@@ -35,6 +34,18 @@ Labels = NDArray[np.uint8]
 Progress = Callable[[str, float], None]
 # What of the scan a stage's labels there must cover: all, its own box, or nobody needs them.
 Room = Literal["whole", "box"] | None
+
+
+class Staged(Protocol):
+    """What the executor needs of a manifest; a system that is being trained has it as well."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, in order."""
+
+    @property
+    def overlay(self) -> tuple[str, ...]:
+        """The stages whose labels make the result, each over those before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +86,7 @@ class _Run:
 
 def run_cascade(
     volume: Volume,
-    manifest: Manifest,
+    manifest: Staged,
     *,
     nets: Mapping[str, RunNet],
     clock: Clock,
@@ -99,7 +110,7 @@ def run_cascade(
     return CascadeResult(labels=labels, outcomes=run.outcomes, remarks=tuple(remarks))
 
 
-def stages_wanted_on_scan(manifest: Manifest) -> set[str]:
+def stages_wanted_on_scan(manifest: Staged) -> set[str]:
     """The stages whose labels are needed on the scan's grid; others never leave the model's."""
     wanted = set(manifest.overlay)
     for stage in manifest.stages:

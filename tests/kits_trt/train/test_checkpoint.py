@@ -10,8 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kits_runtime.errors import BundleError
-from kits_trt.nets import SYSTEM_NETS, SegmentationNet
-from kits_trt.train.checkpoint import read_system_checkpoint, write_system_checkpoint
+from kits_trt.nets import SYSTEM_NETS, SegmentationNet, build_net
+from kits_trt.train.checkpoint import (
+    read_system_checkpoint,
+    read_trained_nets,
+    write_system_checkpoint,
+    write_trained_nets,
+)
 
 FACTS = {"system": "unet2d-pair", "preset": "small", "licence": "CC0-1.0"}
 TENSORS = dict[str, torch.Tensor]
@@ -142,3 +147,32 @@ def test_a_file_without_our_header_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(BundleError, match="expected a whole safetensors checkpoint of one of our"):
         read_system_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_a_checkpoint_of_a_training_under_way_holds_the_nets_so_far(
+    tmp_path: Path, nets: dict[str, SegmentationNet]
+) -> None:
+    path, facts = tmp_path / "last.safetensors", {"system": "unet2d-pair", "preset": "small"}
+    state = nets["kidney-unet"].state_dict()
+    write_trained_nets(path, {"kidney-unet": state}, facts)
+    found, header = read_trained_nets(path)
+    assert header["nets"] == ["kidney-unet"]
+    assert all(torch.equal(found["kidney-unet"].state_dict()[key], state[key]) for key in state)
+    with pytest.raises(BundleError, match="kits-train --resume trains those that are missing"):
+        read_system_checkpoint(path)
+    with pytest.raises(ValueError, match="expected some of"):
+        write_trained_nets(path, {"unet": state}, facts)
+
+
+def test_cysts_as_a_class_are_told_by_the_labels(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    labels = ["background", "kidney", "tumour", "cyst"]
+    facts = {"system": "unet3d", "preset": "small", "labels": labels}
+    states = {"unet": build_net("unet", "small", classes=4).state_dict()}
+    write_trained_nets(path, states, facts)
+    found, _ = read_trained_nets(path)
+    with torch.inference_mode():
+        assert found["unet"](torch.zeros(1, 1, 32, 64, 64)).shape[1] == 4
+    write_trained_nets(path, states, {**facts, "labels": ["a"]})
+    with pytest.raises(BundleError, match=r"found labels \['a'\]"):
+        read_trained_nets(path)
