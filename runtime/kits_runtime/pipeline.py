@@ -1,6 +1,7 @@
 """One case in three parts that may run beside each other: read, segment, write."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import time
@@ -191,7 +192,13 @@ def is_up_to_date(job: Job, segmenter: Segmenter) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
+    """The SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: a pipe might never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_HASHED_AT_ONCE):

@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -129,6 +130,24 @@ def test_borders_of_pieces_do_not_show(
     monkeypatch.setattr(resample, "_PIECE_VOXELS", piece_voxels)
 
     np.testing.assert_array_equal(linear(scan, grid), in_one, strict=True)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_threads_are_used_than_asked_for_and_values_stay_the_same(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = grid_between((15, 5, 6), (20, 9, 8))
+    source, taps = scan_of((20, 9, 8)), [grid.taps(axis, box_of(grid.shape)) for axis in range(3)]
+    expected, asked = linear(source, grid), []
+
+    def pool(max_workers: int) -> ThreadPoolExecutor:
+        asked.append(max_workers)
+        return ThreadPoolExecutor(max_workers)
+
+    monkeypatch.setattr(resample, "ThreadPoolExecutor", pool)
+    found = resample_linear(source, (taps[0], taps[1], taps[2]), threads=threads)
+    np.testing.assert_array_equal(found, expected)
+    assert asked == [threads]
 
 
 @unhurried

@@ -206,6 +206,12 @@ def test_a_missing_input_is_refused(kits_infer: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_pipe_is_refused_and_not_waited_for(kits_infer: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scan.nii.gz")
+    ended = kits_infer("-i", tmp_path / "scan.nii.gz", "-o", tmp_path / "out")
+    refused(ended, 3, "found no regular file", tmp_path / "out")
+
+
 def test_a_folder_without_scans_is_refused(kits_infer: Any, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     refused(
@@ -374,7 +380,7 @@ def test_a_disk_that_locks_no_folders_is_written_without_a_lock(
 def test_memory_that_runs_out_ends_with_7(
     kits_infer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("kits_runtime.cohort.read_case", refuse)
