@@ -33,6 +33,10 @@ def _results(record: dict[str, Any]) -> list[Result]:
     return [Result(**{**case, "warnings": tuple(case["warnings"])}) for case in record["cases"]]
 
 
+def test_every_part_of_the_card_was_measured() -> None:
+    assert "Not measured" not in CARD.read_text(encoding="utf-8")
+
+
 def test_a_part_replaces_what_stood_between_its_markers() -> None:
     text = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
     assert generated(text, {"x": "new\n"}) == "a\n<!-- begin x -->\nnew\n<!-- end x -->\nb\n"
