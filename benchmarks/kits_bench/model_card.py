@@ -126,7 +126,8 @@ def robustness_part(record: Record) -> str:
     """Dice along each sweep."""
     head = (
         f"Medians over {len(record['cases'])} cases of the dev subset, rendered anew for each row, "
-        f"arterial, noise 8 HU, 3 mm, 256 pixels unless the row says otherwise. {_measured(record)}"
+        f"arterial, noise 8 HU, 256 pixels, 3 mm (5 mm where pixels change) unless the row says "
+        f"otherwise. {_measured(record)}"
     )
     rows = ["| setting | kidney + tumour | tumour |", "| --- | --- | --- |"]
     for point in record["points"]:

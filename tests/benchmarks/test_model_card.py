@@ -33,6 +33,10 @@ def _results(record: dict[str, Any]) -> list[Result]:
     return [Result(**{**case, "warnings": tuple(case["warnings"])}) for case in record["cases"]]
 
 
+def test_every_part_of_the_card_was_measured() -> None:
+    assert "Not measured" not in CARD.read_text(encoding="utf-8")
+
+
 def test_a_part_replaces_what_stood_between_its_markers() -> None:
     text = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n"
     assert generated(text, {"x": "new\n"}) == "a\n<!-- begin x -->\nnew\n<!-- end x -->\nb\n"
@@ -58,7 +62,7 @@ def test_a_curve_shows_each_point_with_a_bar_of_its_height() -> None:
 
 def test_every_picture_of_the_card_is_committed() -> None:
     named = re.findall(r"\]\((docs/[^)]+)\)", CARD.read_text(encoding="utf-8"))
-    assert len(named) >= 1
+    assert len(named) >= 4
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
