@@ -49,21 +49,22 @@ PUBLISHED = tuple(
 )
 
 # From the fewest slices in KiTS to the most, at roughly even shares of its cases, with the one
-# scan that is not square.
+# scan whose slices are not square.
 _SPREAD = (
-    (29, 512, 5.0, 0.98), (64, 512, 5.0, 0.78), (97, 512, 5.0, 0.80), (122, 512, 3.0, 0.78),
-    (190, 512, 2.0, 0.78), (261, 512, 1.25, 0.80), (434, 512, 1.0, 0.74), (602, 512, 0.75, 0.74),
-    (796, 252, 0.8, 0.98), (1059, 512, 0.5, 0.72),
+    ((29, 512, 512), 5.0, 0.98), ((64, 512, 512), 5.0, 0.78), ((97, 512, 512), 5.0, 0.80),
+    ((122, 512, 512), 3.0, 0.78), ((190, 512, 512), 2.0, 0.78), ((252, 512, 796), 1.5, 0.60),
+    ((261, 512, 512), 1.25, 0.80), ((434, 512, 512), 1.0, 0.74), ((602, 512, 512), 0.75, 0.74),
+    ((1059, 512, 512), 0.5, 0.72),
 )  # fmt: skip
 
 KITS_LIKE = tuple(
     CaseShape(
-        name=f"kits_{slices:04d}",
+        name=f"kits_{size[0]:04d}",
         number=1000 + place,
-        size=(slices, rows, 512) if rows == 512 else (rows, 512, slices),
+        size=size,
         spacing_mm=(z_mm, xy_mm, xy_mm),
     )
-    for place, (slices, rows, z_mm, xy_mm) in enumerate(_SPREAD)
+    for place, (size, z_mm, xy_mm) in enumerate(_SPREAD)
 )
 
 CASE_SETS = {"published": PUBLISHED, "kits-like": KITS_LIKE}

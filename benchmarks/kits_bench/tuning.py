@@ -12,13 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _REPEATS = 3
-# What glibc is told in the process of a tuned contestant: keep freed memory instead of returning
-# it to the system after each layer, whose pages would be touched anew.
-MALLOC_SETTINGS: Mapping[str, str] = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
