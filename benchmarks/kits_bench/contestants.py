@@ -46,8 +46,10 @@ class Lineup:
     dry: bool = False
 
     def contestants(self, *, patch_stage: bool) -> tuple[Contestant, ...]:
-        """Ours first; B0 and B1 are whole pipelines of their own where the system is one of
-        ``patch_stage``, else torch's nets in our stages.
+        """Ours first, then the baselines.
+
+        With ``patch_stage`` B0 and B1 are whole pipelines of their own, else torch's nets in our
+        stages.
         """
         ours = [self._one(f"kits-trt/{name}", "kits-trt", backend=name) for name in self.backends]
         if self.dry:

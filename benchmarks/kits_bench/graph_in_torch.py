@@ -121,7 +121,7 @@ def _conv_transpose(given: Sequence[Tensor], told: Attributes) -> Tensor:
     extra = told.get("output_padding", [0] * ndim)
     # What is cut less at the end than at the start is the same as more output there.
     extra = [e + p - q for e, p, q in zip(extra, pads[:ndim], pads[ndim:], strict=True)]
-    return _RISING[ndim](  # type: ignore[no-any-return]
+    return _RISING[ndim](
         given[0],
         given[1],
         given[2] if len(given) > 2 else None,
@@ -136,9 +136,7 @@ def _conv_transpose(given: Sequence[Tensor], told: Attributes) -> Tensor:
 def _max_pool(given: Sequence[Tensor], told: Attributes) -> Tensor:
     kernel = told["kernel_shape"]
     values, padding = _padded(given[0], told.get("pads", [0] * 2 * len(kernel)), -torch.inf)
-    return _MAX_POOL[len(kernel)](  # type: ignore[no-any-return]
-        values, kernel, told.get("strides", [1] * len(kernel)), padding
-    )
+    return _MAX_POOL[len(kernel)](values, kernel, told.get("strides", [1] * len(kernel)), padding)
 
 
 def _mean_pool(given: Sequence[Tensor], told: Attributes) -> Tensor:

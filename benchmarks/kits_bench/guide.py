@@ -10,6 +10,7 @@ and decides the mask. No accuracy can be read from such a mask.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ _GAIN = 12.0
 _NET_SHARE = 1 / 64  # of the guide's logits; a power of two multiplies exactly
 _RIDGE = 1e-3
 
-_CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_RISING: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+_CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+_RISING: dict[int, Any] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
@@ -60,6 +61,7 @@ class Guide(nn.Module):
         self.second = conv(WIDTH, WIDTH, 3, padding=1)
         self.third = conv(WIDTH, WIDTH, 3, padding=3, dilation=3)
         places = _places(shape)
+        self.places: Tensor
         self.register_buffer("places", places)
         self.read = conv(3 * WIDTH + places.shape[1] * (WIDTH + 1), shape.classes, 1)
         self.rise = _RISING[ndim](
@@ -75,7 +77,6 @@ class Guide(nn.Module):
         for layer in (self.first, self.second, self.third):
             fan = layer.in_channels * math.prod(layer.kernel_size)
             nn.init.normal_(layer.weight, std=math.sqrt(2 / fan), generator=generator)
-            assert layer.bias is not None
             nn.init.uniform_(layer.bias, -0.6, 0.6, generator=generator)
 
     def features(self, patches: Tensor) -> Tensor:
@@ -85,8 +86,8 @@ class Guide(nn.Module):
         second = self.second(first).relu()
         third = self.third(second).relu()
         own = [first, second, third]
-        for place in range(self.places.shape[1]):  # type: ignore[operator, union-attr]
-            where = self.places[:, place : place + 1]  # type: ignore[index]
+        for place in range(self.places.shape[1]):
+            where = self.places[:, place : place + 1]
             own += [third * where, coarse * 0 + where]
         return torch.cat(own, dim=1)
 
@@ -113,11 +114,12 @@ class GuidedNet(SegmentationNet):
         super().__init__()
         self.net = net
         self.guide = guide
+        self.share: Tensor
         self.register_buffer("share", torch.tensor(1.0))
 
     def final_logits(self, patches: Tensor) -> Tensor:
         """Return the logits of both."""
-        return self.net.final_logits(patches) * self.share + self.guide(patches)  # type: ignore[no-any-return, operator]
+        return self.net.final_logits(patches) * self.share + self.guide(patches)  # type: ignore[no-any-return]
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return scores: a softmax, or for a single class a sigmoid."""
@@ -131,7 +133,7 @@ def settle_share(guided: GuidedNet, patch: Values) -> None:
         spread = float(guided.net.final_logits(torch.from_numpy(patch)).abs().amax())
     share = _NET_SHARE * _GAIN / max(spread, 1e-30)
     with torch.no_grad():
-        guided.share.fill_(2.0 ** math.floor(math.log2(share)))  # type: ignore[operator]
+        guided.share.fill_(2.0 ** math.floor(math.log2(share)))
 
 
 class Fit:
@@ -168,5 +170,4 @@ class Fit:
         with torch.no_grad():
             weights = torch.from_numpy(found[:-1].T.astype(np.float16).astype(np.float32))
             read.weight.copy_(weights.reshape(read.weight.shape))
-            assert read.bias is not None
             read.bias.copy_(torch.from_numpy(found[-1].astype(np.float16).astype(np.float32)))

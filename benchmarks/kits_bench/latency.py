@@ -50,9 +50,7 @@ class _Column:
         self.phases.append(reply["phase_ms"])
 
 
-def case_latency(
-    runners: Sequence[Runner], case: BenchCase, *, repeats: int, told: Told
-) -> Facts:
+def case_latency(runners: Sequence[Runner], case: BenchCase, *, repeats: int, told: Told) -> Facts:
     """What a record of latency says of one case; contestants that cannot run say why."""
     columns = [_Column(runner=runner) for runner in runners]
     loads: list[ForeignLoad] = []

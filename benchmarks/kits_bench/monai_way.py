@@ -98,7 +98,9 @@ def _own(node: onnx.NodeProto) -> bool:
 
 def _stored(model: onnx.ModelProto, name: str) -> str:
     """The initialiser behind a tensor, through the cast of a stored half."""
-    casts = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Cast"}
+    casts: dict[str, str] = {
+        n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Cast"
+    }
     return casts.get(name, name)
 
 
@@ -147,9 +149,11 @@ class MonaiWay:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with clock.phase("transforms"):
-                case: dict[str, Any] = dict(self._before({"image": str(scan)}))
+                case: dict[Any, Any] = dict(self._before({"image": str(scan)}))
             with torch.no_grad(), clock.phase("windows"):
-                overlap = [1 - s / n for s, n in zip(self._stage.stride, self._stage.shape, strict=True)]
+                overlap = [
+                    1 - s / n for s, n in zip(self._stage.stride, self._stage.shape, strict=True)
+                ]
                 case["pred"] = sliding_window_inference(
                     case["image"][None], self._stage.shape, WINDOWS_A_CALL, predict, overlap
                 )[0]
@@ -161,7 +165,7 @@ class MonaiWay:
             mask=mask,
         )
 
-    def _back(self, case: dict[str, Any], out: Path, clock: Clock) -> Path:
+    def _back(self, case: dict[Any, Any], out: Path, clock: Clock) -> Path:
         from monai.transforms.io.dictionary import SaveImaged
         from monai.transforms.post.dictionary import AsDiscreted, Invertd
 

@@ -105,7 +105,9 @@ def throughput(segmenter: Segmenter, source: Path) -> Facts:
         wall_ms = (time.perf_counter() - start) * 1e3
     phases = [outcome.record.run.stage_ms for outcome in outcomes if outcome.record is not None]
     if not phases:
-        raise EngineError(f"{source}: found no case that ended well, expected some. Try kits-infer.")
+        raise EngineError(
+            f"{source}: found no case that ended well, expected some. Try kits-infer."
+        )
     net_ms = sum(ms for run in phases for name, ms in run.items() if name.endswith(".net"))
     return {
         "cases": len(phases),
@@ -149,7 +151,7 @@ def _child(code: str, *arguments: str) -> str:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise EngineError(
-            f"{arguments[0]}: found a process that ended with code {done.returncode} ({last}), "
+            f"{arguments[1]}: found a process that ended with code {done.returncode} ({last}), "
             "expected figures. Try kits-infer on the same scan."
         )
     return done.stdout

@@ -1,5 +1,6 @@
 """Rooflines: what a net must compute and move, how fast it ran, and the roof measured beside it."""
 
+import itertools
 import math
 import statistics
 import time
@@ -113,7 +114,7 @@ def peak_net(channels: int, size: tuple[int, int], kernel: int) -> onnx.ModelPro
     names = ["patches", "first", "second", "third", "scores"]
     nodes = [
         helper.make_node("Conv", [before, "weights"], [after], pads=[kernel // 2] * 4)
-        for before, after in zip(names[:-1], names[1:], strict=True)
+        for before, after in itertools.pairwise(names)
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", channels, *size))
@@ -152,7 +153,9 @@ def copied_gb_per_s(*, repeats: int) -> float:
     return 2 * _COPIED_BYTES / min(spent) / 1e9
 
 
-def roofline_facts(work: NetWork, *, took_s: float, precision: str, roof: Roof) -> dict[str, object]:
+def roofline_facts(
+    work: NetWork, *, took_s: float, precision: str, roof: Roof
+) -> dict[str, object]:
     """What a record says of one net on one backend."""
     width = BYTES_OF.get(precision, 4)
     least_bytes, unfused_bytes = width * work.least_numbers, width * work.unfused_numbers

@@ -156,8 +156,10 @@ def _labels_by_rows(scores: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]
     share = (place - below)[None, :, None, None]
     busy = _winner(scores).flatten(1).any(dim=1)
     wanted = torch.nonzero(busy[below] | busy[above]).flatten()
-    for part in wanted.split(_ROWS_AT_ONCE):
-        near = scores[:, below[part]] * (1 - share[:, part]) + scores[:, above[part]] * share[:, part]
+    for part in torch.split(wanted, _ROWS_AT_ONCE):
+        near = (
+            scores[:, below[part]] * (1 - share[:, part]) + scores[:, above[part]] * share[:, part]
+        )
         full = functional.interpolate(near, shape[1:], mode="bilinear", align_corners=False)
         labels[part.numpy()] = _winner(full).numpy()
     return labels

@@ -69,7 +69,9 @@ def tuned_net(net: nn.Module, patch: Tensor, *, compiled: bool) -> Tuned:
     modules: dict[Setting, Callable[[Tensor], Tensor]] = {}
     for dtype in (torch.float32, torch.bfloat16):
         for last in (False, True):
-            _try(net, Setting(dtype=dtype, channels_last=last, compiled=False), patch, tried, modules)
+            _try(
+                net, Setting(dtype=dtype, channels_last=last, compiled=False), patch, tried, modules
+            )
     best = _fastest(tried, modules)
     if compiled:
         also = Setting(dtype=best.dtype, channels_last=best.channels_last, compiled=True)
@@ -104,10 +106,10 @@ def _try(
 def _prepared(net: nn.Module, setting: Setting) -> Callable[[Tensor], Tensor]:
     own = copy.deepcopy(net).eval().to(setting.dtype)
     if setting.channels_last:
-        own = own.to(memory_format=_layout(own))
+        own = own.to(memory_format=_layout(own))  # type: ignore[call-overload]
     if not setting.compiled:
         return own
-    return torch.compile(own)  # type: ignore[no-any-return]
+    return torch.compile(own)
 
 
 def _layout(net: nn.Module) -> torch.memory_format:

@@ -40,9 +40,7 @@ class Answer:
     @property
     def way_back_ms(self) -> float:
         """The milliseconds of the phases that bring the mask back to the scan's grid."""
-        return sum(
-            ms for name, ms in self.phase_ms.items() if name.rpartition(".")[2] in WAY_BACK
-        )
+        return sum(ms for name, ms in self.phase_ms.items() if name.rpartition(".")[2] in WAY_BACK)
 
 
 class Way(Protocol):
@@ -112,9 +110,7 @@ class CascadeWay:
         mask = out / f"{out.name}.nii.gz"
         with clock.phase("write"):
             write_labels(mask, result.labels, like=read)
-        return Answer(
-            wall_ms=_since(start), phase_ms=clock.spent_ms(), windows=asked, mask=mask
-        )
+        return Answer(wall_ms=_since(start), phase_ms=clock.spent_ms(), windows=asked, mask=mask)
 
 
 def torch_way(path: Path, *, tuned: bool, compiled: bool) -> CascadeWay:
@@ -186,5 +182,3 @@ def _counted(net: RunNet, name: str, asked: dict[str, int]) -> RunNet:
 
 def _since(start: float) -> float:
     return (time.perf_counter() - start) * 1e3
-
-
