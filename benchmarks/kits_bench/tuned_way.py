@@ -55,7 +55,7 @@ class TunedWay:
         with clock.phase("read"):
             image: Any = nib.load(scan)
             stored = np.asanyarray(image.dataobj)
-        frame = _Frame(stored, image.affine, self._stage)
+        frame = Frame(stored, image.affine, self._stage)
         with clock.phase("resample"), torch.inference_mode():
             volume = frame.on_model_grid()
             corner, inside = _foreground(volume)
@@ -102,7 +102,7 @@ class TunedWay:
         return (sums / counts)[(slice(None), *inner)], len(places)
 
 
-class _Frame:
+class Frame:
     """A scan as it lies in memory, and its two grids: the file's and, on (z, y, x), the model's."""
 
     def __init__(
