@@ -1,5 +1,6 @@
 """Times whole cases, file to files: warm, cold, many in a row, and the memory they take."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from kits_runtime.cases import find_cases
 from kits_runtime.cohort import run_cohort
+from kits_runtime.errors import EngineError
 from kits_runtime.memory import Memory
 from kits_runtime.pipeline import Job, job_for, read_case, segment_case, write_case
 from kits_runtime.segmenter import Segmenter
@@ -17,6 +19,7 @@ from kits_runtime.segmenter import Segmenter
 Facts = dict[str, object]
 
 _CASES_ON_THEIR_WAY = 3
+_WRITER = ("statistics", "write", "preview")
 
 # Prints the seconds from the process's start to the first finished window, and to the labels.
 _COLD = """
@@ -102,13 +105,30 @@ def throughput(segmenter: Segmenter, source: Path) -> Facts:
         outcomes = run_cohort(segmenter, jobs, progress=_ignore, finished=_ignore)
         wall_ms = (time.perf_counter() - start) * 1e3
     phases = [outcome.record.run.stage_ms for outcome in outcomes if outcome.record is not None]
+    if not phases:
+        raise EngineError(
+            f"{source}: found no case that ended well, expected some. Try kits-infer."
+        )
     net_ms = sum(ms for run in phases for name, ms in run.items() if name.endswith(".net"))
     return {
         "cases": len(phases),
         "wall_ms": round(wall_ms, 1),
         "net_ms": round(net_ms, 1),
         "wall_over_net": round(wall_ms / net_ms, 3),
+        "cases_per_minute": round(len(phases) / wall_ms * 6e4, 3),
+        "busy_share": {name: round(ms / wall_ms, 4) for name, ms in _busy_ms(phases).items()},
     }
+
+
+def _busy_ms(phases: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The milliseconds for which each of the three threads, and the nets, had work."""
+    busy = dict.fromkeys(("read", "segment", "write", "net"), 0.0)
+    for run in phases:
+        for name, ms in run.items():
+            thread = "read" if name == "read" else "write" if name in _WRITER else "segment"
+            busy[thread] += ms
+            busy["net"] += ms if name.endswith(".net") else 0.0
+    return busy
 
 
 def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
@@ -136,9 +156,20 @@ def memory_facts(peaks_mb: Sequence[float]) -> Facts:
 
 
 def _child(code: str, *arguments: str) -> str:
+    paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
     )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise EngineError(
+            f"{arguments[1]}: found a process that ended with code {done.returncode} ({last}), "
+            "expected figures. Try kits-infer on the same scan."
+        )
     return done.stdout
 
 
