@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kits_bench.guide import Fit, Guide, GuidedNet, GuideShape, Values, settle_share
+from kits_bench.seeded import WEIGHTS, seeded_path
 from kits_export.onnx_from_torch import OPSET, onnx_from_net
 from kits_export.write_bundle import NetContent, write_bundle
 from kits_runtime.grid import Box, box_of, grid_over
@@ -31,9 +32,7 @@ from kits_trt.systems import SYSTEMS, Preset, System
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "seeded, untrained; masks by a small fitted guide"
 SEED = 20
-VERSION = 1  # of what this module makes; counts up when a bundle of the same name would differ
 _FIT_CASES = (900, 901, 902, 903)
 _FIT_SHAPE, _FIT_SPACING_MM = (56, 200, 200), (5.0, 2.1, 2.1)
 _COARSE_MM = 6.0
@@ -49,7 +48,7 @@ class Example:
 
 def seeded_bundle(system: str, preset: Preset, cache: Path) -> Path:
     """The path of a system's bundle of seeded weights; made on first use, some minutes at most."""
-    target = cache / "bundles" / f"{system}-{preset}-v{VERSION}"
+    target = seeded_path(system, preset, cache)
     if (target / "manifest.json").is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,11 +77,6 @@ def seeded_bundle(system: str, preset: Preset, cache: Path) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         whole.replace(target)
     return target
-
-
-def weights_of(card: Card) -> str:
-    """What a bundle's card says of its weights: seeded, or trained on something."""
-    return WEIGHTS if WEIGHTS in card.remarks else "as the bundle's card says"
 
 
 def fitting_examples() -> tuple[Example, ...]:

@@ -25,6 +25,7 @@ class Contestant:
     precision: str = "auto"
     threads: int | None = None
     compiled: bool = False
+    device: str = "cpu"
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -43,6 +44,7 @@ class Lineup:
     precision: str = "auto"
     threads: int | None = None
     compiled: bool = False
+    device: str = "cpu"  # of the baselines
     dry: bool = False
 
     def contestants(self, *, patch_stage: bool) -> tuple[Contestant, ...]:
@@ -76,6 +78,7 @@ class Lineup:
             precision=self.precision if way == "kits-trt" else "auto",
             threads=self.threads,
             compiled=self.compiled and tuned,
+            device="cpu" if way in ("kits-trt", "fake") else self.device,
             environment=MALLOC_SETTINGS if tuned else {},
         )
 

@@ -200,7 +200,8 @@ _OPERATORS: Mapping[str, Operator] = {
 
 
 def torch_answer(net: nn.Module, patches: np.ndarray) -> np.ndarray:
-    """Return the scores of float32 patches, computed eagerly."""
+    """Return the scores of float32 patches, computed eagerly where the net's weights are."""
+    device = next((w.device for w in net.state_dict().values()), torch.device("cpu"))
     with torch.inference_mode():
-        scores: np.ndarray = net(torch.from_numpy(patches)).float().numpy()
+        scores: np.ndarray = net(torch.from_numpy(patches).to(device)).float().cpu().numpy()
     return scores

@@ -48,8 +48,11 @@ def processor_name() -> str:
 def commit() -> str | None:
     """The commit of the working tree, marked where it has changes; None outside a repository."""
     here = Path(__file__).parent
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=here, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:  # no git here
+        return None
     return told.stdout.strip() or None if told.returncode == 0 else None

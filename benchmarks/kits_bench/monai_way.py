@@ -119,10 +119,11 @@ def _share(model: onnx.ModelProto) -> float:
 class MonaiWay:
     """The pipeline of a bundle's only stage, built from MONAI's parts."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, device: str = "cpu") -> None:
         bundle = open_bundle(path)
         self._stage: PatchStage = patch_stage_of(bundle)
-        self._net = MonaiNet(graph_of(bundle, self._stage.net)).eval()
+        self._device = device
+        self._net = MonaiNet(graph_of(bundle, self._stage.net)).eval().to(device)
         self._before = _transforms(self._stage)
 
     @property
@@ -133,6 +134,7 @@ class MonaiWay:
             "precision": "fp32",
             "threads": torch.get_num_threads(),
             "windows_a_call": WINDOWS_A_CALL,
+            "device": self._device,
         }
 
     def segment(self, scan: Path, out: Path) -> Answer:
@@ -154,8 +156,9 @@ class MonaiWay:
                 overlap = [
                     1 - s / n for s, n in zip(self._stage.stride, self._stage.shape, strict=True)
                 ]
+                image = case["image"][None].to(self._device)
                 case["pred"] = sliding_window_inference(
-                    case["image"][None], self._stage.shape, WINDOWS_A_CALL, predict, overlap
+                    image, self._stage.shape, WINDOWS_A_CALL, predict, overlap
                 )[0]
             mask = self._back(case, out, clock)
         return Answer(
@@ -171,7 +174,11 @@ class MonaiWay:
 
         with clock.phase("invert"):
             invert = Invertd(
-                keys="pred", transform=self._before, orig_keys="image", nearest_interp=False
+                keys="pred",
+                transform=self._before,
+                orig_keys="image",
+                nearest_interp=False,
+                device="cpu",
             )
             case = dict(invert(case))
         with clock.phase("argmax"):

@@ -6,13 +6,9 @@ from typing import Any
 import onnx
 
 from kits_bench.contestants import Lineup
-from kits_bench.mlperf_shaped import (
-    NAME,
-    REMARK,
-    InstanceUNet3dConfig,
-    samples_per_second,
-)
+from kits_bench.mlperf_shaped import InstanceUNet3dConfig
 from kits_bench.roofline import Roof, measure_roof, median_run_s, roofline_facts, work_of
+from kits_bench.sixth_net import NAME, REMARK, samples_per_second
 from kits_bench.ways import graph_of
 from kits_export.onnx_from_torch import INPUT_NAME, OUTPUT_NAME, onnx_from_net
 from kits_runtime.bundle import Bundle

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from kits_bench import pipeline
-from kits_bench.bundles import weights_of
 from kits_bench.case_files import BenchCase
 from kits_bench.contestants import Lineup, Runner
 from kits_bench.figures import least_squares
 from kits_bench.latency import case_latency, disagreement
 from kits_bench.machine import commit, engine_versions
-from kits_bench.mlperf_shaped import NAME as SIXTH
 from kits_bench.patch_stage import is_patch_stage
 from kits_bench.records import Record, RecordStore, config_sha256
-from kits_bench.rooflines import bundle_rooflines, sixth_rooflines
+from kits_bench.seeded import weights_of
+from kits_bench.sixth_net import NAME as SIXTH
 from kits_bench.watch import watched
 from kits_runtime.bundle import Bundle
 from kits_runtime.engines import EngineOptions, choose_backend
@@ -238,6 +237,7 @@ def parity(suite: Suite) -> tuple[Record, ...]:
 
 def roofline(suite: Suite) -> tuple[Record, ...]:
     """GFLOP, bytes and speed of each net beside a roof measured in the same run; one record."""
+    from kits_bench.rooflines import bundle_rooflines
 
     def measure() -> Facts:
         with watched() as load:
@@ -250,6 +250,7 @@ def roofline(suite: Suite) -> tuple[Record, ...]:
 
 def sixth(suite: Suite) -> tuple[Record, ...]:
     """Windows a second of the sixth net; one record, which belongs to no bundle."""
+    from kits_bench.rooflines import sixth_rooflines
 
     def measure() -> Facts:
         with watched() as load:

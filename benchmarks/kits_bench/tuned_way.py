@@ -32,11 +32,12 @@ _ROWS_AT_ONCE = 32
 class TunedWay:
     """The pipeline of a bundle's only stage in plain torch."""
 
-    def __init__(self, path: Path, *, compiled: bool) -> None:
+    def __init__(self, path: Path, *, compiled: bool, device: str = "cpu") -> None:
         bundle = open_bundle(path)
         self._stage: PatchStage = patch_stage_of(bundle)
-        patch = torch.zeros((WINDOWS_A_CALL, 1, *self._stage.shape))
-        module = GraphInTorch(graph_of(bundle, self._stage.net)).eval()
+        self._device = device
+        patch = torch.zeros((WINDOWS_A_CALL, 1, *self._stage.shape), device=device)
+        module = GraphInTorch(graph_of(bundle, self._stage.net)).eval().to(device)
         self._net = tuned_net(module, patch, compiled=compiled)
 
     @property
@@ -46,6 +47,7 @@ class TunedWay:
             "backend": "torch",
             "threads": torch.get_num_threads(),
             "windows_a_call": WINDOWS_A_CALL,
+            "device": self._device,
             **self._net.facts,
         }
 
@@ -55,7 +57,7 @@ class TunedWay:
         with clock.phase("read"):
             image: Any = nib.load(scan)
             stored = np.asanyarray(image.dataobj)
-        frame = Frame(stored, image.affine, self._stage)
+        frame = Frame(stored, image.affine, self._stage, device=self._device)
         with clock.phase("resample"), torch.inference_mode():
             volume = frame.on_model_grid()
             corner, inside = _foreground(volume)
@@ -88,13 +90,13 @@ class TunedWay:
             for x in starts[2]
         ]
         sums: Tensor | None = None
-        counts = torch.zeros(padded.shape)
+        counts = torch.zeros(padded.shape, device=padded.device)
         for first in range(0, len(places), WINDOWS_A_CALL):
             part = places[first : first + WINDOWS_A_CALL]
             with clock.phase("net"):
                 scores = self._net.scores(torch.stack([padded[place][None] for place in part]))
             if sums is None:
-                sums = torch.zeros((scores.shape[1], *padded.shape))
+                sums = torch.zeros((scores.shape[1], *padded.shape), device=padded.device)
             for place, answer in zip(part, scores, strict=True):
                 sums[(slice(None), *place)] += answer
                 counts[place] += 1
@@ -106,9 +108,15 @@ class Frame:
     """A scan as it lies in memory, and its two grids: the file's and, on (z, y, x), the model's."""
 
     def __init__(
-        self, stored: NDArray[Any], affine: NDArray[np.float64], stage: PatchStage
+        self,
+        stored: NDArray[Any],
+        affine: NDArray[np.float64],
+        stage: PatchStage,
+        *,
+        device: str = "cpu",
     ) -> None:
         self._stage = stage
+        self._device = device
         self._orientation = orientation_from_affine(affine)
         self._order = tuple(int(axis) for axis in np.argsort([-abs(s) for s in stored.strides]))
         self._stored = stored.transpose(self._order)
@@ -123,33 +131,34 @@ class Frame:
         """The scan on (z, y, x), scaled to 0 to 1."""
         small_shape = np.empty(self._size, np.uint8)
         source = self._orientation.to_source(small_shape).transpose(self._order)
-        values = torch.from_numpy(np.ascontiguousarray(self._stored)).float()
+        values = torch.from_numpy(np.ascontiguousarray(self._stored)).to(self._device).float()
         small = functional.interpolate(
             values[None, None], tuple(source.shape), mode="trilinear", align_corners=False
         )[0, 0]
         low, high = self._stage.window_hu
         small = small.sub_(low).div_(high - low).clamp_(0, 1)
         back = np.argsort(self._order)
-        own = self._orientation.to_model(small.numpy().transpose(back))
-        return torch.from_numpy(np.ascontiguousarray(own))
+        own = self._orientation.to_model(small.cpu().numpy().transpose(back))
+        return torch.from_numpy(np.ascontiguousarray(own)).to(self._device)
 
     def on_scan_grid(self, scores: Tensor, corner: tuple[int, ...]) -> NDArray[np.uint8]:
         """Labels arranged as the file is, from scores of a part of the model's grid."""
-        whole = torch.zeros((len(scores), *self._size))
+        whole = torch.zeros((len(scores), *self._size), device=scores.device)
         whole[0] = 1
         where = tuple(slice(a, a + n) for a, n in zip(corner, scores.shape[1:], strict=True))
         whole[(slice(None), *where)] = scores
         stored = np.stack(
-            [self._orientation.to_source(c).transpose(self._order) for c in whole.numpy()]
+            [self._orientation.to_source(c).transpose(self._order) for c in whole.cpu().numpy()]
         )
-        labels = _labels_by_rows(torch.from_numpy(stored), self._stored.shape)
+        on_device = torch.from_numpy(stored).to(self._device)
+        labels = _labels_by_rows(on_device, self._stored.shape)
         return labels.transpose(np.argsort(self._order))
 
 
 def _labels_by_rows(scores: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The class of highest score on a larger grid, some rows of its first axis at a time."""
     labels = np.zeros(shape, np.uint8)
-    rows = torch.arange(shape[0])
+    rows = torch.arange(shape[0], device=scores.device)
     place = ((rows + 0.5) * scores.shape[1] / shape[0] - 0.5).clamp(0, scores.shape[1] - 1)
     below = place.floor().long()
     above = (below + 1).clamp(max=scores.shape[1] - 1)
@@ -161,14 +170,14 @@ def _labels_by_rows(scores: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]
             scores[:, below[part]] * (1 - share[:, part]) + scores[:, above[part]] * share[:, part]
         )
         full = functional.interpolate(near, shape[1:], mode="bilinear", align_corners=False)
-        labels[part.numpy()] = _winner(full).numpy()
+        labels[part.cpu().numpy()] = _winner(full).cpu().numpy()
     return labels
 
 
 def _winner(scores: Tensor) -> Tensor:
     """The first class of highest score, by comparing channels: argmax takes ten times as long."""
     best = scores[0].clone()
-    winner = torch.zeros(scores.shape[1:], dtype=torch.uint8)
+    winner = torch.zeros(scores.shape[1:], dtype=torch.uint8, device=scores.device)
     for label, channel in enumerate(scores[1:], start=1):
         higher = channel > best
         winner.masked_fill_(higher, label)

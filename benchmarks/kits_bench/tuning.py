@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _REPEATS = 3
+_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class Setting:
     @property
     def name(self) -> str:
         """How a record calls it."""
-        parts = ["bf16" if self.dtype == torch.bfloat16 else "fp32"]
+        parts = [_NAMES[self.dtype]]
         parts += ["channels last"] if self.channels_last else []
         parts += ["compiled"] if self.compiled else []
         return ", ".join(parts)
@@ -38,6 +39,7 @@ class Tuned:
     module: Callable[[Tensor], Tensor]
     setting: Setting
     tried_ms: Mapping[str, float | str]
+    device: torch.device
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -55,19 +57,22 @@ class Tuned:
 
     def run(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """The same for arrays."""
-        scores: NDArray[np.float32] = self.scores(torch.from_numpy(patches)).contiguous().numpy()
+        given = torch.from_numpy(patches).to(self.device)
+        scores: NDArray[np.float32] = self.scores(given).contiguous().cpu().numpy()
         return scores
 
 
 def tuned_net(net: nn.Module, patch: Tensor, *, compiled: bool) -> Tuned:
     """Return the net under the setting that takes least time on a patch (or batch of patches).
 
-    Settings: float32 and bfloat16, with channels first and last; the best of them also compiled,
-    if asked. A setting that fails is noted and passed over.
+    Settings: float32 and bfloat16, on a GPU float16 as well, with channels first and last; the
+    best of them also compiled, if asked. The net must be where the patch is. A setting that fails
+    is noted and passed over.
     """
     tried: dict[str, float | str] = {}
     modules: dict[Setting, Callable[[Tensor], Tensor]] = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    halves = (torch.float16,) if patch.is_cuda else ()
+    for dtype in (torch.float32, torch.bfloat16, *halves):
         for last in (False, True):
             _try(
                 net, Setting(dtype=dtype, channels_last=last, compiled=False), patch, tried, modules
@@ -77,7 +82,7 @@ def tuned_net(net: nn.Module, patch: Tensor, *, compiled: bool) -> Tuned:
         also = Setting(dtype=best.dtype, channels_last=best.channels_last, compiled=True)
         _try(net, also, patch, tried, modules)
     best = _fastest(tried, modules)
-    return Tuned(module=modules[best], setting=best, tried_ms=tried)
+    return Tuned(module=modules[best], setting=best, tried_ms=tried, device=patch.device)
 
 
 def _fastest(
@@ -128,9 +133,15 @@ def _arranged(patch: Tensor, setting: Setting) -> Tensor:
 def _median_ms(module: Callable[[Tensor], Tensor], patch: Tensor) -> float:
     spent = []
     with torch.inference_mode():
-        module(patch)
+        _done(module(patch))
         for _ in range(_REPEATS):
             start = time.perf_counter()
-            module(patch)
+            _done(module(patch))
             spent.append((time.perf_counter() - start) * 1e3)
     return statistics.median(spent)
+
+
+def _done(scores: Tensor) -> None:
+    """Waits for a GPU that answered before it had computed."""
+    if scores.is_cuda:
+        torch.cuda.synchronize(scores.device)

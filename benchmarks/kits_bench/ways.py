@@ -4,14 +4,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from kits_bench.graph_in_torch import GraphInTorch, torch_answer
-from kits_bench.tuning import tuned_net
 from kits_runtime.bundle import Bundle, open_bundle
 from kits_runtime.cascade import run_cascade
 from kits_runtime.cases import Case
@@ -21,6 +18,11 @@ from kits_runtime.manifest.schema import Net
 from kits_runtime.nifti import read_scan, write_labels
 from kits_runtime.pipeline import job_for, read_case, segment_case, write_case
 from kits_runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    import onnx
+
+    from kits_bench.graph_in_torch import GraphInTorch
 
 Facts = Mapping[str, object]
 
@@ -113,24 +115,28 @@ class CascadeWay:
         return Answer(wall_ms=_since(start), phase_ms=clock.spent_ms(), windows=asked, mask=mask)
 
 
-def torch_way(path: Path, *, tuned: bool, compiled: bool) -> CascadeWay:
+def torch_way(path: Path, *, tuned: bool, compiled: bool, device: str = "cpu") -> CascadeWay:
     """Our stages with the bundle's nets in torch: eager float32, or as fast as torch can."""
     import torch
+
+    from kits_bench.graph_in_torch import GraphInTorch
+    from kits_bench.tuning import tuned_net
 
     bundle = open_bundle(path)
     facts: dict[str, object] = {
         "backend": "torch",
         "precision": "fp32",
         "threads": torch.get_num_threads(),
+        "device": device,
     }
     nets: dict[str, RunNet] = {}
     settings: dict[str, object] = {}
     for name, net in bundle.manifest.nets.items():
-        module = GraphInTorch(graph_of(bundle, name)).eval()
+        module = GraphInTorch(graph_of(bundle, name)).eval().to(device)
         if not tuned:
             nets[name] = _eager(module)
             continue
-        patch = torch.zeros((1, net.in_channels, *net.size_vox))
+        patch = torch.zeros((1, net.in_channels, *net.size_vox), device=device)
         found = tuned_net(module, patch, compiled=compiled)
         nets[name] = found.run
         settings[name] = found.facts
@@ -146,13 +152,17 @@ def fake_way(path: Path) -> CascadeWay:
     return CascadeWay(bundle, nets, {"backend": "fake", "precision": "none", "threads": 1})
 
 
-def graph_of(bundle: Bundle, net: str) -> onnx.ModelProto:
+def graph_of(bundle: Bundle, net: str) -> "onnx.ModelProto":
     """The graph of one of a bundle's nets, as float32 if there is one."""
+    import onnx
+
     files = bundle.manifest.nets[net].files
     return onnx.load_from_string(bundle.net_bytes(net, "fp32" if "fp32" in files else "fp16"))
 
 
-def _eager(module: GraphInTorch) -> RunNet:
+def _eager(module: "GraphInTorch") -> RunNet:
+    from kits_bench.graph_in_torch import torch_answer
+
     return lambda patches: torch_answer(module, patches)
 
 

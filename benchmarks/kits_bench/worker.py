@@ -47,17 +47,19 @@ def open_way(spec: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a Way, imported 
         return ways.fake_way(bundle)
     import torch
 
+    device = spec["device"]
     if threads is not None:
         torch.set_num_threads(threads)
     if spec["way"] == "monai":
         from kits_bench.monai_way import MonaiWay
 
-        return MonaiWay(bundle)
+        return MonaiWay(bundle, device=device)
     if spec["way"] == "tuned":
         from kits_bench.tuned_way import TunedWay
 
-        return TunedWay(bundle, compiled=spec["compiled"])
-    return ways.torch_way(bundle, tuned=spec["way"] == "torch-tuned", compiled=spec["compiled"])
+        return TunedWay(bundle, compiled=spec["compiled"], device=device)
+    tuned = spec["way"] == "torch-tuned"
+    return ways.torch_way(bundle, tuned=tuned, compiled=spec["compiled"], device=device)
 
 
 def _answered(way: Any, request: Mapping[str, str]) -> Mapping[str, object]:  # noqa: ANN401

@@ -8,13 +8,9 @@ from nets import conv_softmax_net
 from torch.nn import functional
 
 from kits_bench.graph_in_torch import GraphInTorch, torch_answer
-from kits_bench.mlperf_shaped import (
-    InstanceNorm,
-    InstanceUNet3dConfig,
-    samples_per_second,
-    windows_of,
-)
+from kits_bench.mlperf_shaped import InstanceNorm, InstanceUNet3dConfig
 from kits_bench.roofline import NetWork, Roof, peak_net, roofline_facts, work_of
+from kits_bench.sixth_net import samples_per_second, windows_of
 from kits_export.onnx_from_torch import onnx_from_net
 from kits_trt.nets import net_config
 from kits_trt.nets.cost import net_cost
