@@ -27,7 +27,7 @@ SETS = {"teach": (24, 101), "validate": (6, 202)}
 # The share of the training time that a net of each system gets: the first must find the kidneys.
 MINUTES = {
     "cascaded-vnet": {"roi-vnet": 1.0, "kidney-vnet": 1.6, "tumour-vnet": 0.6},
-    "resunet-msvnet": {"resunet3d": 2.6, "msvnet": 0.7},
+    "resunet-msvnet": {"resunet3d": 5.0, "msvnet": 1.0},
     "unet3d": {"unet": 3.3},
     "multistage25d": {"res-unet-1": 1.0, "res-unet-2": 1.4, "res-net": 0.8},
     "unet2d-pair": {"kidney-unet": 2.4, "tumour-unet": 0.8},
