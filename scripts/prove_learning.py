@@ -2,7 +2,7 @@
 
 ``python scripts/prove_learning.py unet3d --seed 0``
 
-Phantoms are made once (40 to learn from, 12 to validate on) and shared by all systems and seeds. The
+Phantoms are made once (40 to learn from, 12 to validate on), shared by all systems and seeds. The
 record goes to ``benchmarks/results/learning/<system>-seed<seed>.json``, the curves beside it. It
 ends with code 6 where the system's Dice of kidney with tumour is not 0.5 above that of the best
 mask that never looks at the scan.
