@@ -222,7 +222,9 @@ def _true_outcomes(system: System, example: Example) -> Mapping[str, Outcome]:
     mask = (example.labels > 0).astype(np.uint8)
     whole = Box((0, 0, 0), shape)
     grid = grid_over(shape, example.volume.spacing_mm, None)
-    outcome = Outcome(grid=grid, box=box_of(shape), placed=mask, on_scan=mask, reach=whole)
+    outcome = Outcome(
+        grid=grid, box=box_of(shape), placed=mask, on_scan=mask, window=whole, reach=whole
+    )
     return {stage.name: outcome for stage in system.stages}
 
 

@@ -1,4 +1,4 @@
-"""Times whole cases, file to files: warm, cold, many in a row, and the memory they take."""
+"""Times whole cases, file to files: cold and many in a row, and the memory they take."""
 
 import os
 import statistics
@@ -12,14 +12,13 @@ from pathlib import Path
 from kits_runtime.cases import find_cases
 from kits_runtime.cohort import run_cohort
 from kits_runtime.errors import EngineError
-from kits_runtime.memory import Memory
-from kits_runtime.pipeline import Job, job_for, read_case, segment_case, write_case
+from kits_runtime.pipeline import job_for
 from kits_runtime.segmenter import Segmenter
 
 Facts = dict[str, object]
 
 _CASES_ON_THEIR_WAY = 3
-_WRITER = ("statistics", "write", "preview")
+_WRITER = ("statistics", "quality", "write", "preview")
 
 # Prints the seconds from the process's start to the first finished window, and to the labels.
 _COLD = """
@@ -46,40 +45,6 @@ jobs = [job_for(c, Path(sys.argv[2]), with_picture=False) for c in find_cases(Pa
 with Segmenter.from_bundle(sys.argv[3] or None, backend=sys.argv[4]) as segmenter:
     run_cohort(segmenter, jobs, progress=lambda *_: None, finished=lambda _: print(peak_rss_mb()))
 """
-
-
-def warm_latency(segmenter: Segmenter, source: Path, *, repeats: int) -> list[Facts]:
-    """Each case file to files, in turns; medians of milliseconds by phase and in total."""
-    cases, memory = find_cases(source), Memory()
-    runs: dict[str, list[Mapping[str, float]]] = {case.name: [] for case in cases}
-    with tempfile.TemporaryDirectory() as out:
-        for round_ in range(repeats + 1):
-            for case in cases:
-                phases = _phases(segmenter, job_for(case, Path(out), with_picture=False), memory)
-                if round_:
-                    runs[case.name].append(phases)
-    return [{"case": case.name, **_medians(runs[case.name])} for case in cases]
-
-
-def _phases(segmenter: Segmenter, job: Job, memory: Memory) -> Mapping[str, float]:
-    start = time.perf_counter()
-    done = segment_case(segmenter, read_case(job, memory=memory))
-    record = write_case(done, segmenter.bundle.manifest.labels)
-    return {**record.run.stage_ms, "wall": (time.perf_counter() - start) * 1e3}
-
-
-def _medians(runs: Sequence[Mapping[str, float]]) -> Facts:
-    phases = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    wall_ms = phases.pop("wall")
-    net_ms = statistics.median(
-        sum(ms for name, ms in run.items() if name.endswith(".net")) for run in runs
-    )
-    return {
-        "wall_ms": round(wall_ms, 1),
-        "net_ms": round(net_ms, 1),
-        "other_ms": round(wall_ms - net_ms, 1),
-        "phase_ms": {name: round(ms, 1) for name, ms in phases.items()},
-    }
 
 
 def cold_start(scan: Path, *, bundle: str, backend: str, repeats: int) -> Facts:

@@ -15,6 +15,7 @@ from kits_runtime.cases import Case
 from kits_runtime.clock import Clock
 from kits_runtime.engines import EngineOptions
 from kits_runtime.manifest.schema import Net
+from kits_runtime.memory import Memory
 from kits_runtime.nifti import read_scan, write_labels
 from kits_runtime.pipeline import job_for, read_case, segment_case, write_case
 from kits_runtime.segmenter import Segmenter
@@ -61,6 +62,7 @@ class OurWay:
 
     def __init__(self, bundle: Path, *, backend: str, options: EngineOptions) -> None:
         self._segmenter = Segmenter.from_bundle(bundle, backend=backend, options=options)
+        self._memory = Memory()
 
     @property
     def facts(self) -> Facts:
@@ -76,7 +78,7 @@ class OurWay:
         """Reads, segments, writes mask and record."""
         start = time.perf_counter()
         job = job_for(Case(name=out.name, scan=scan), out, with_picture=False)
-        done = segment_case(self._segmenter, read_case(job))
+        done = segment_case(self._segmenter, read_case(job, memory=self._memory))
         record = write_case(done, self._segmenter.bundle.manifest.labels).run
         return Answer(
             wall_ms=_since(start),

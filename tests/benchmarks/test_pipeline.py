@@ -22,18 +22,6 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_time_of_a_case_is_that_of_its_nets_and_the_rest(bundle: Path, scans: Path) -> None:
-    with Segmenter.from_bundle(bundle) as segmenter:
-        found = pipeline.warm_latency(segmenter, scans, repeats=2)
-    assert [facts["case"] for facts in found] == ["one", "two"]
-    for facts in found:
-        wall, net, other = (facts[name] for name in ("wall_ms", "net_ms", "other_ms"))
-        assert isinstance(wall, float)
-        assert isinstance(net, float)
-        assert wall == pytest.approx(net + other, abs=0.2)
-        assert 0 < net < wall
-
-
 def test_a_cohort_takes_longer_than_its_nets(bundle: Path, scans: Path) -> None:
     with Segmenter.from_bundle(bundle) as segmenter:
         found = pipeline.throughput(segmenter, scans)
