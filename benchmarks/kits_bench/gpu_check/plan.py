@@ -79,13 +79,17 @@ def settings_from_plain(plain: Mapping[str, Any]) -> Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing to measure in a process of its own; ``id`` is its name in the state file."""
+    """One thing to measure in a process of its own; ``id`` is its name in the state file.
+
+    An item that ``resumes`` leaves records as it goes, and takes them as done when it runs again.
+    """
 
     id: str
     task: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     interpreter: Interpreter = "own"
     limit_s: float = 450.0
+    resumes: bool = False
 
 
 def state_key(settings: Settings, told: Mapping[str, Any]) -> str:

@@ -44,15 +44,31 @@ def run_items(
             told(f"the time budget ended; {len(pending) - place} items are left")
             return False
         limit_s = min(item.limit_s, left_s)
+        before = _records(settings)
         result = run_item(item, settings, limit_s=limit_s)
-        if result is None and limit_s < item.limit_s and place:
-            told(f"{item.id}: cut short by the time budget; it runs first next time")
+        if result is None and (_short(place, item, limit_s) or _grew(item, before, settings)):
+            told(f"{item.id}: cut short by the time budget; it goes on next time")
             return False
         result = result or _failed(f"it ran past {limit_s:.0f} s and was ended", limit_s)
         ledger.put(item.id, result)
         end = f": {result['why']}" if result.get("why") else ""
         told(f"{item.id}: {result['state']}, {result['seconds']:.1f} s{end}")
     return True
+
+
+def _short(place: int, item: Item, limit_s: float) -> bool:
+    """Whether an item had less time than it could have had as the first one."""
+    return place > 0 and limit_s < item.limit_s
+
+
+def _grew(item: Item, before: Mapping[Path, float], settings: Settings) -> bool:
+    """Whether an item that resumes left a record before it was ended."""
+    return item.resumes and _records(settings) != before
+
+
+def _records(settings: Settings) -> Mapping[Path, float]:
+    found = (settings.folder / "records").rglob("*.json")
+    return {path: path.stat().st_mtime for path in found}
 
 
 def known_why(item: Item, results: Mapping[str, Result]) -> str | None:

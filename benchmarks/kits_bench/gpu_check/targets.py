@@ -49,13 +49,13 @@ def rows_of(results: Results, settings: Settings) -> list[Row]:
     """One row a target and headline system."""
     names = [short_name(system) for system in settings.headline]
     return [
-        _row(target, system, results)
+        _row(target, system, results, dry=settings.dry)
         for target in TARGETS
         for system in (names if target.of_systems else ("sixth",))
     ]
 
 
-def _row(target: Target, system: str, results: Results) -> Row:
+def _row(target: Target, system: str, results: Results, *, dry: bool) -> Row:
     found = target.measure(results, system)
     blank: Facts = {"target": target.name, "system": system}
     blank |= {"limit": target.limit, "unit": target.unit}
@@ -64,7 +64,7 @@ def _row(target: Target, system: str, results: Results) -> Row:
         return Row(**blank, value=None, who="", met=None, why=why)
     sign = 1 if target.at_least else -1
     who, value = max(found, key=lambda pair: sign * pair[1])
-    met = sign * value >= sign * target.limit
+    met = None if dry else sign * value >= sign * target.limit
     return Row(**blank, value=round(value, 4), who=who, met=met, why="")
 
 
@@ -73,8 +73,10 @@ def _why(results: Results, prefix: str) -> str:
     own = [result for name, result in results.items() if name.startswith(prefix)]
     if not own:
         return "its part was not run"
+    ran = [result for result in own if result["state"] == "ok"]
+    first = ["what ran gives no such figure"] if ran else []
     whys = dict.fromkeys(result["why"] for result in own if result.get("why"))
-    return "; ".join(whys)[:400] or "what ran gives no such figure"
+    return "; ".join([*first, *whys])[:400]
 
 
 def _ratio_to(base: str) -> Callable[[Results, str], Measured]:
