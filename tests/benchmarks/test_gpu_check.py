@@ -16,6 +16,7 @@ from bundles import write_two_stages
 from nets import conv_softmax_net
 from numpy import ones, zeros
 
+from kits_bench.docs import page_from_records
 from kits_bench.gpu_check import running
 from kits_bench.gpu_check.cli import EXIT_MORE, main
 from kits_bench.gpu_check.gpu_memory import sampled_mib
@@ -95,6 +96,8 @@ def test_a_dry_run_goes_through_all_parts_and_says_what_did_not_run(
     kinds = {record["kind"] for record in records.values()}
     assert kinds == {"gpu-check", "latency", "throughput", "cold", "memory", "roofline"}
     check = records["gpu-check"]
+    page = page_from_records([("here", record) for record in records.values()])
+    assert "unrun" in page
     items = check["items"]
     assert set(items) == {item.id for part in PARTS for item in part.items(of(check, tmp_path))}
     assert items["parity/tiny/ort-cpu/fp32/dry"]["facts"]["masks"] == {
@@ -115,7 +118,7 @@ def test_a_dry_run_goes_through_all_parts_and_says_what_did_not_run(
 
 
 def of(check: Mapping[str, Any], folder: Path) -> Settings:
-    plain = {**check["configuration"], "out": str(folder / "out"), "cache": str(folder)}
+    plain = {**check["config"], "out": str(folder / "out"), "cache": str(folder)}
     return settings_from_plain(plain)
 
 

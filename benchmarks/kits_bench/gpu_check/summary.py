@@ -24,7 +24,7 @@ def write_summary(settings: Settings, results: Results) -> str:
         "schema": SCHEMA,
         "kind": NAME,
         "dry": settings.dry,
-        "configuration": settings.configuration,
+        "config": settings.configuration,
         "machine": dict(machine_facts()),
         "targets": [row.to_plain() for row in rows],
         "items": {name: _without_records(result) for name, result in results.items()},
