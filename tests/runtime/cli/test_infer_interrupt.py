@@ -19,7 +19,7 @@ from kits_runtime.pipeline import file_sha256
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
-CASES = 8
+CASES = 12
 SIDES = ("right", "left")
 PATIENCE_S = 60
 
