@@ -14,7 +14,7 @@ from kits_bench import pipeline
 from kits_bench.records import record_of, stages_facts, stages_table, write_record
 from kits_bench.stages import stages_of, timed_stages
 from kits_runtime.cases import find_cases
-from kits_runtime.cli.console import EXIT_OK, exit_code_of, version
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, version
 from kits_runtime.engines import BACKENDS
 from kits_runtime.nifti import read_scan
 from kits_runtime.segmenter import Segmenter
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     mode: Callable[[argparse.Namespace], int] = options.run
-    return exit_code_of(lambda: mode(options), name="kits-bench", debug=options.debug)
+    with interrupted_once():
+        return exit_code_of(lambda: mode(options), name="kits-bench", debug=options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,15 +13,14 @@ from importlib import metadata
 from types import FrameType
 from typing import TextIO
 
+from kits_runtime.cli.start import ENDS, EXIT_INTERRUPTED
 from kits_runtime.errors import KitsError
 
 EXIT_OK = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 8
-EXIT_INTERRUPTED = 130
 
-_ENDS = (signal.SIGINT, signal.SIGTERM)
 _WIND_DOWN_S = 10.0
 
 
@@ -48,7 +47,7 @@ def interrupted_once() -> Iterator[None]:
     stays behind, which takes a moment.
     """
     heard_at = -math.inf
-    kinds = [kind for kind in _ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
+    kinds = [kind for kind in ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         nonlocal heard_at
