@@ -107,7 +107,7 @@ def described(data: DataFacts, *, teaching: int, cyst: Cyst) -> str:
     """A sentence on the data, for people."""
     what = {
         "phantom": "procedural phantoms of this project; no patient's image or label",
-        "phantom around real anatomy": "phantoms of this project around segmentations of KiTS patients",
+        "phantom around real anatomy": "phantoms of this project with anatomies of KiTS patients",
         "kits": "cases in the layout of the KiTS challenges",
         "nnunet": "cases in nnU-Net's raw layout",
     }[data.kind]
