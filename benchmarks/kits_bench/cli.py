@@ -21,7 +21,7 @@ from kits_bench.records import (
 )
 from kits_bench.stages import stages_of, timed_stages
 from kits_runtime.bundle import Bundle, open_bundle
-from kits_runtime.cli.console import EXIT_OK, exit_code_of, say, version
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, say, version
 from kits_runtime.engines import BACKENDS
 from kits_runtime.engines.protocol import PRECISIONS
 from kits_runtime.errors import UsageError
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     mode: Callable[[argparse.Namespace], int] = options.run
-    return exit_code_of(lambda: mode(options), name="kits-bench", debug=options.debug)
+    with interrupted_once():
+        return exit_code_of(lambda: mode(options), name="kits-bench", debug=options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 CASES = 12
 SIDES = ("right", "left")
-PATIENCE_S = 60
+PATIENCE_S = 240  # for machines that do much else
 
 
 @pytest.fixture(scope="module")
