@@ -29,8 +29,8 @@ from kits_trt.systems.recipe import Recipe
 
 if TYPE_CHECKING:
     from kits_trt.train.ranks import Ranks
-    from kits_trt.train.run import Wanted
     from kits_trt.train.teller import Teller
+    from kits_trt.train.wanted import Wanted
 
 NAME = "kits-train"
 
@@ -222,7 +222,7 @@ def _wanted(
 ) -> "Wanted":
     from kits_trt.train.course import Budget
     from kits_trt.train.provenance import data_facts
-    from kits_trt.train.run import Data, Wanted
+    from kits_trt.train.wanted import Data, Wanted
 
     teaching, held_out = cases
     options.out.mkdir(parents=True, exist_ok=True)
