@@ -144,7 +144,10 @@ def test_anatomy_takes_the_first_cases_asked_for(tmp_path: Path) -> None:
         write_labels(tmp_path / "in" / name, real_like_labels(), kits_affine(REAL_SPACING))
     run = [str(tmp_path / "out"), "--anatomy", str(tmp_path / "in"), "-q", "--cases", "1"]
     assert main(run) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case_00001", "phantom.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "case_00001",
+        "phantom.json",
+    ]
     assert main([*run[:-1], "3", "--overwrite"]) == 2
 
 
