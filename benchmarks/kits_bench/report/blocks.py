@@ -20,7 +20,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of cells as they are shown; the first cell of a row names it."""
+    """Rows of cells as they are shown; the first cell of a row names it.
+
+    A row of two cells in a wider table says in its second why it has no figures.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -29,7 +32,7 @@ class Table:
     def __post_init__(self) -> None:
         """Refuse rows that do not fit their columns."""
         for row in self.rows:
-            if len(row) != len(self.columns):
+            if len(row) not in (2, len(self.columns)):
                 raise ValueError(
                     f"{self.title}: found {len(row)} cells, expected {len(self.columns)}"
                 )
@@ -105,9 +108,10 @@ def ratio(interval: Interval | Facts) -> str:
     return f"{value} x ({low} to {high})"
 
 
-def sized(size: tuple[int, ...] | list[int]) -> str:
-    """A scan's size."""
-    return " x ".join(str(n) for n in size)
+def times(interval: Interval) -> str:
+    """The same in words."""
+    value, low, high = (figure(n) for n in (interval.value, interval.low, interval.high))
+    return f"{value} times as long (95 % interval {low} to {high})"
 
 
 def listed(names: list[str] | tuple[str, ...]) -> str:

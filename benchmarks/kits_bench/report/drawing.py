@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 400
-CHARACTER = 6.1  # width of an 11 px character, on average
+CHARACTER = 6.8  # width of an 11 px character, on average
 
 
 def element(name: str, inside: str = "", **attributes: object) -> str:

@@ -35,7 +35,8 @@ def _part(part: Part) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = [table.columns, *table.rows]
+    wide = len(table.columns)
+    rows = [table.columns, *((*row, *[""] * (wide - len(row))) for row in table.rows)]
     lines = ["| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows]
     rule = "| " + " | ".join("---" for _ in table.columns) + " |"
     return "\n".join((f"### {plain(table.title)}", "", lines[0], rule, *lines[1:]))

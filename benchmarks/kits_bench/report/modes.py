@@ -13,7 +13,7 @@ Cells: TypeAlias = Callable[[Facts], tuple[str, ...]]
 
 _ROOFLINE = (
     "net, backend", "window", "GFLOP", "MB unfused", "FLOP a byte", "GFLOP/s", "measured peak",
-    "attainable", "share of peak", "precision", "why not",
+    "attainable", "share of peak", "precision",
 )  # fmt: skip
 
 
@@ -41,16 +41,16 @@ def _scaling(records: Sequence[Record]) -> Iterator[Part]:
             caption = f"{title}: medians of latency, and the line of least squares through them."
             yield Figure(svg=scaling_plot(title, lines), caption=caption)
         rows = tuple((line["name"], *_line_cells(line)) for line in lines)
-        columns = ("contestant", "cases", "a slice", "at no slices", "r2", "why not")
+        columns = ("contestant", "cases", "a slice", "at no slices", "r2")
         yield Table(title=title, columns=columns, rows=rows)
 
 
 def _line_cells(line: Facts) -> tuple[str, ...]:
-    count = str(len(line["points"]))
     if line["state"] != "ok":
-        return (count, "", "", "", state_and_why(line))
+        return (state_and_why(line),)
+    count = str(len(line["points"]))
     slope = f"{number(line['slope_ms_per_slice'])} ms"
-    return (count, slope, duration(line["intercept_ms"]), number(line["r2"]), "")
+    return (count, slope, duration(line["intercept_ms"]), number(line["r2"]))
 
 
 def _roofline(records: Sequence[Record]) -> Iterator[Part]:
@@ -76,7 +76,7 @@ def _net(row: Facts) -> str:
 
 def _roofline_cells(row: Facts) -> tuple[str, ...]:
     if row["state"] != "ok":
-        return (*[""] * 9, state_and_why(row))
+        return (state_and_why(row),)
     return (
         duration(row["window_ms"]),
         *(number(row[name]) for name in ("gflop", "unfused_mb", "flop_per_byte_unfused")),
@@ -86,7 +86,6 @@ def _roofline_cells(row: Facts) -> tuple[str, ...]:
         ),
         share(row["share_of_roof"]),
         row["precision"],
-        "",
     )
 
 
@@ -96,29 +95,29 @@ def _parity(records: Sequence[Record]) -> Iterator[Part]:
         for row in record["variants"]:
             name = f"{_case(record)}, {row['backend']} {row['precision']}"
             rows.append((name, *_parity_cells(row)))
-    columns = ("case, variant", "beside", "foreground", "kidney", "tumour", "why not")
+    columns = ("case, variant", "beside", "foreground", "kidney", "tumour")
     yield Table(title="Share of voxels that differ", columns=columns, rows=tuple(rows))
     yield Text(text="Shares are of the union of both masks' voxels of that class.")
 
 
 def _parity_cells(row: Facts) -> tuple[str, ...]:
     if row["state"] != "ok":
-        return ("", "", "", "", state_and_why(row))
+        return (state_and_why(row),)
     fields = ("differing_share_foreground", "differing_share_1", "differing_share_2")
-    return (row["with"], *(share(row[field]) for field in fields), "")
+    return (row["with"], *(share(row[field]) for field in fields))
 
 
 def _cold(records: Sequence[Record]) -> Iterator[Part]:
-    columns = ("case, backend", "first window", "labels", "why not")
+    columns = ("case, backend", "first window", "labels")
     fields = ("first_window_s", "labels_s")
-    rows = _by_backend(records, lambda row: tuple(duration(row[f] * 1e3) for f in fields), 2)
+    rows = _by_backend(records, lambda row: tuple(duration(row[f] * 1e3) for f in fields))
     yield Table(title="From the start of a process; medians", columns=columns, rows=rows)
 
 
 def _throughput(records: Sequence[Record]) -> Iterator[Part]:
     columns = (
         "bundle, backend", "cases", "wall", "cases a minute", "wall / nets",
-        "busy reading", "busy segmenting", "busy writing", "busy in nets", "why not",
+        "busy reading", "busy segmenting", "busy writing", "busy in nets",
     )  # fmt: skip
 
     def cells(row: Facts) -> tuple[str, ...]:
@@ -126,19 +125,24 @@ def _throughput(records: Sequence[Record]) -> Iterator[Part]:
         minute, over = number(row["cases_per_minute"]), number(row["wall_over_net"])
         return (str(row["cases"]), duration(row["wall_ms"]), minute, over, *busy)
 
-    rows = _by_backend(records, cells, 8)
+    rows = _by_backend(records, cells)
     yield Table(title="As kits-infer runs a folder", columns=columns, rows=rows)
 
 
 def _memory(records: Sequence[Record]) -> Iterator[Part]:
-    columns = ("case, backend", "peak", "why not")
-    rows = _by_backend(records, lambda row: (f"{number(row['peak_mb'])} MB",), 1)
+    columns = ("case, backend", "peak", "after first case")
+    rows = _by_backend(records, _peaks)
     yield Table(title="Peak of resident memory", columns=columns, rows=rows)
+
+
+def _peaks(row: Facts) -> tuple[str, ...]:
+    first = row.get("peak_mb_after_first")
+    return (f"{number(row['peak_mb'])} MB", "" if first is None else f"{number(first)} MB")
 
 
 def _windows(records: Sequence[Record]) -> Iterator[Part]:
     columns = (
-        "backend", "windows/s", "samples/s", "public H200 (INT8), samples/s", "GFLOP/s", "why not",
+        "backend", "windows/s", "samples/s", "public H200 (INT8), samples/s", "GFLOP/s",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = []
     remarks: list[str] = []
@@ -147,27 +151,27 @@ def _windows(records: Sequence[Record]) -> Iterator[Part]:
             remarks.append(row.get("remark", ""))
             name = f"{row['backend']}{_star(record)}"
             if row["state"] != "ok":
-                rows.append((name, "", "", "", "", state_and_why(row)))
+                rows.append((name, state_and_why(row)))
                 continue
             scans = row["scans"]
             remarks.append(scans["remark"])
             cells = (row["windows_per_s"], scans["samples_per_s"])
             public = number(scans["public_h200_samples_per_s"])
             reached = number(row["gflop_per_s"])
-            rows.append((name, *map(number, cells), public, reached, ""))
+            rows.append((name, *map(number, cells), public, reached))
     yield Table(title="Windows of 128 x 128 x 128 voxels", columns=columns, rows=tuple(rows))
     yield Text(text="; ".join(dict.fromkeys(filter(None, remarks))) + ".")
 
 
-def _by_backend(records: Sequence[Record], cells: Cells, count: int) -> tuple[tuple[str, ...], ...]:
+def _by_backend(records: Sequence[Record], cells: Cells) -> tuple[tuple[str, ...], ...]:
     rows = []
     for record in records:
         for row in record["backends"]:
             name = f"{_case(record)}, {row['backend']}"
             if row["state"] == "ok":
-                rows.append((name, *cells(row), ""))
+                rows.append((name, *cells(row)))
             else:
-                rows.append((name, *[""] * count, state_and_why(row)))
+                rows.append((name, state_and_why(row)))
     return tuple(rows)
 
 

@@ -7,6 +7,8 @@ from html import escape
 from kits_bench.report.blocks import Answers, Code, Figure, Part, Report, Section, Table, Text
 from kits_bench.report.style import STYLE
 
+_TALL_FROM = 30  # rows; longer tables scroll in their box, but not on paper
+
 
 def page(report: Report) -> str:
     """The page's text."""
@@ -64,25 +66,30 @@ def _part(part: Part) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    rows = "\n".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+    wide = len(table.columns)
+    rows = "\n".join(f"<tr>{_cells(row, wide)}</tr>" for row in table.rows)
+    box = "box tall" if len(table.rows) > _TALL_FROM else "box"
     title = escape(table.title)
     return (
-        f'<div class="box" role="region" tabindex="0" aria-label="{title}"><table>\n'
+        f'<div class="{box}" role="region" tabindex="0" aria-label="{title}"><table>\n'
         f"<caption>{title}</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
     )
 
 
-def _cells(row: tuple[str, ...]) -> str:
+def _cells(row: tuple[str, ...], wide: int) -> str:
     first, *rest = row
+    if len(row) < wide:
+        why = f'<td class="why" colspan="{wide - 1}"><div>{escape(rest[0])}</div></td>'
+        return f'<th scope="row">{escape(first)}</th>{why}'
     cells = [f'<th scope="row">{escape(first)}</th>']
     cells += [f"<td{_class(cell)}>{escape(cell)}</td>" for cell in rest]
     return "".join(cells)
 
 
 def _class(cell: str) -> str:
-    """Long text may wrap; figures may not."""
-    return ' class="long"' if len(cell) > 40 else ""
+    """Long text may wrap, shorter text on paper; figures may not."""
+    return ' class="long"' if len(cell) > 40 else ' class="mid"' if len(cell) > 12 else ""
 
 
 def _id(title: str) -> str:

@@ -83,7 +83,7 @@ def scaling_plot(title: str, lines: Sequence[Facts]) -> str:
         [_line_name(line) for line in lines], lambda place, x, y: sign(place, x + 7, y - 4)
     )
     points = [point for line in lines for point in line["points"]]
-    x = linear_axis([point[0] for point in points], 44, WIDTH - 10)
+    x = linear_axis([point[0] for point in points], 44, WIDTH - 18)
     y = linear_axis([point[1] / 1e3 for point in points], top + 230, top + 24)
     parts = [head, frame(x, y, ("slices", "seconds a case"))]
     for place, line in enumerate(lines):
@@ -119,7 +119,7 @@ def roofline_plot(title: str, rows: Sequence[Facts]) -> str:
     roof, copied = rows[0]["roof_gflop_per_s"], rows[0]["roof_gb_per_s"]
     ridge = roof / copied
     works = [row["flop_per_byte_unfused"] for row in rows]
-    x = log_axis([*works, ridge, ridge / 10, ridge * 10], 52, WIDTH - 10)
+    x = log_axis([*works, ridge, ridge / 10, ridge * 10], 52, WIDTH - 18)
     reached = [row["gflop_per_s"] for row in rows]
     y = log_axis([*reached, roof, x.low * copied], top + 230, top + 24)
     corner = x.at(ridge), y.at(roof)

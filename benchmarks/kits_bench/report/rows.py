@@ -89,4 +89,7 @@ def stopped_rows(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
             if row["state"] != "ok":
                 why = row.get("why", "no reason was recorded")
                 found.setdefault((row["name"], row["state"], why), []).append(case_of(record))
-    return [(name, ", ".join(cases), state, why) for (name, state, why), cases in found.items()]
+    return [
+        (name, "all" if len(cases) == len(records) else ", ".join(cases), state, why)
+        for (name, state, why), cases in found.items()
+    ]

@@ -56,7 +56,8 @@ def _total_parts(records: Sequence[Record]) -> Iterator[Part]:
 
 
 def _case_parts(subject: str, records: Sequence[Record]) -> Iterator[Part]:
-    names, ours = names_of(records), fastest_of_ours(records)
+    ours = fastest_of_ours(records)
+    names = [name for name in names_of(records) if any(name in medians(r) for r in records)]
     others = [name for name in names if not is_ours(name)]
     published = subject.endswith(":paper") and any(r["case"]["published_s"] for r in records)
     columns = ["case", "slices", *names]
@@ -88,7 +89,7 @@ def _published(record: Record) -> str:
 def _bar_figures(
     subject: str, records: Sequence[Record], names: Sequence[str], *, published: bool
 ) -> Iterator[Figure]:
-    series = [name for name in names if any(name in medians(record) for record in records)]
+    series = [*names]
     groups = []
     for record in records:
         times = medians(record)

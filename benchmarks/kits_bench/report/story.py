@@ -10,6 +10,7 @@ from kits_bench.report.blocks import (
     duration,
     listed,
     ratio,
+    times,
 )
 from kits_bench.report.gather import Gathered
 from kits_bench.report.rows import fastest_of_ours, is_ours, medians, names_of, totals, why_not
@@ -17,8 +18,8 @@ from kits_bench.shapes import PUBLISHED_MEAN_S
 
 _B0 = "the published method as its library's tutorials run it"
 _COLUMNS = (
-    "system at its published size", "where", "cases", "kits-trt",
-    "B0", "B0 takes", "B1", "B1 takes", "published unet3d", "remark",
+    "system, paper", "kits-trt", "B0", "B0 takes", "B1", "B1 takes", "published unet3d", "cases",
+    "where", "remark",
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def story(gathered: Gathered) -> str:
     )
     names = {"b0": "the usual way (B0)", "b1": "the same made as fast as torch gets (B1)"}
     compared = [
-        f"{names[base]} takes {duration(seconds * 1e3)}, {ratio(interval)}"
+        f"{names[base]} takes {duration(seconds * 1e3)}, {times(interval)}"
         for base, (seconds, interval) in row.baselines.items()
     ]
     told += f"; {listed(compared)}." if compared else "; no baseline was run beside it."
@@ -49,14 +50,14 @@ def _plain_story(gathered: Gathered) -> str:
         ours = fastest_of_ours(records)
         if ours is None:
             continue
-        times = [medians(record).get(ours) for record in records]
-        done = [ms for ms in times if ms is not None]
+        each = [medians(record).get(ours) for record in records]
+        done = [ms for ms in each if ms is not None]
         told = (
             f"On {where}, {ours} takes {duration(sum(done) / len(done))} a case, file to file, "
             f"with {subject} (mean of {_cases(len(done))})"
         )
         compared = [
-            f"{name} takes {ratio(found[1])} as long"
+            f"{name} takes {times(found[1])}"
             for name in names_of(records)
             if not is_ours(name) and (found := totals(records, name, ours)) is not None
         ]
@@ -128,12 +129,12 @@ def _row(gathered: Gathered, row: Headline) -> tuple[str, ...]:
     star = " *" if row.flagged else ""
     where = f"{row.where}, {row.contestant.partition('/')[2]}"
     ours = duration(row.ours_s * 1e3) + star
-    return (row.system, where, str(row.cases), ours, *cells, _published(), row.weights)
+    return (row.system, ours, *cells, _published(), str(row.cases), where, row.weights)
 
 
 def _unrun(gathered: Gathered, system: str) -> tuple[str, ...]:
     why = _why_unrun(gathered, system)
-    return (system, "", "0", "unrun", "unrun", "", "unrun", "", _published(), why)
+    return (system, f"{why}. Published unet3d: {_published()}")
 
 
 def _why_unrun(gathered: Gathered, system: str) -> str:

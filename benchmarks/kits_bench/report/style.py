@@ -34,6 +34,10 @@ thead th { background: var(--box); vertical-align: bottom; white-space: normal; 
 th:first-child, td.long { text-align: left; }
 tbody th { font-weight: 600; }
 td.long { white-space: normal; min-width: 16rem; }
+td.why { text-align: left; white-space: normal; color: var(--soft); }
+td.why div { max-width: min(34rem, 75vw); }
+.tall { max-height: 36rem; overflow-y: auto; }
+.tall thead th { position: sticky; top: 0; }
 pre { background: var(--box); border: 1px solid var(--rule); border-radius: 4px;
   padding: .7rem; overflow-x: auto; font-size: .8125rem; }
 dt { font-weight: 600; margin-top: .7rem; }
@@ -60,10 +64,12 @@ svg .roof { stroke: var(--ink); stroke-width: 1.6; fill: none; }
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
-  .box { overflow: visible; border: 0; }
+  .box { overflow: visible; border: 0; max-height: none; }
+  .tall thead th { position: static; }
   table { font-size: 7.5pt; }
-  th, td { padding: 1.5pt 3pt; white-space: normal; }
-  td.long { min-width: 0; }
+  th, td { padding: 1.5pt 3pt; }
+  th, td.mid, td.long { white-space: normal; min-width: 0; }
+  td.why div { max-width: none; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.5pt; }
   figure { max-width: 12cm; break-inside: avoid; }
   tr, dt { break-inside: avoid; }
