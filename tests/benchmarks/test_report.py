@@ -10,10 +10,13 @@ from xml.etree import ElementTree
 
 import pytest
 from bench_records import BUSY, WHY, every_mode, latency, record, write_records
+from bundles import write_scan, write_two_stages
 
 from kits_bench.cli import main
+from kits_bench.report.blocks import duration
 from kits_bench.report.gather import gather
 from kits_bench.report.write import write_report
+from kits_bench.suite import latency as latency_mode
 from kits_runtime.errors import UsageError
 
 _ALONE = {"meta", "br"}
@@ -160,7 +163,7 @@ def test_other_modes_have_their_figures(page: Page) -> None:
 
 
 def test_whatever_did_not_run_says_why(page: Page, whole: tuple[str, str]) -> None:
-    assert page.tables["Did not run"][1] == ["kits-trt/ort-cuda", "all", "unrun", WHY]
+    assert page.tables["Did not run"][1] == ["kits-trt/ort-cuda", f"unrun (all cases): {WHY}"]
     told = f"unrun: {WHY}"
     case = "unet3d:paper case_00061, ort-cuda"
     assert page.why("From the start of a process; medians", case) == told
@@ -276,6 +279,24 @@ def test_records_of_other_measurements_are_left_out_and_counted(tmp_path: Path) 
     (folder / "latency-0.json").unlink()
     with pytest.raises(UsageError, match="none of the suite"):
         gather(folder)
+
+
+def test_a_run_of_all_modes_ends_with_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kits_bench.suite.MODES", {"latency": latency_mode})
+    bundle = write_two_stages(tmp_path / "tiny.kits")
+    (tmp_path / "scans").mkdir()
+    write_scan(tmp_path / "scans" / "one.nii.gz")
+    plain = ["-q", "all", "--dry", "--bundle", bundle, "--cases", tmp_path / "scans"]
+    more = ["--repeats", 1, "--results", tmp_path, "--machine", "here", "--cache", tmp_path / "c"]
+    assert main([str(part) for part in (*plain, *more)]) == 0
+    (path,) = (tmp_path / "here").glob("*.json")
+    row = json.loads(path.read_text(encoding="utf-8"))["contestants"][0]
+    page = Page((tmp_path / "here" / "report.html").read_text(encoding="utf-8"))
+    shown = page.cell("Every contestant and case", f"one, {row['name']}", "p50")
+    assert shown == duration(row["p50"])
+    assert "b1" in page.text[page.text.index("What is missing?") :].split("\n")[0]
 
 
 def test_the_command_writes_beside_the_records(

@@ -114,6 +114,11 @@ def times(interval: Interval) -> str:
     return f"{value} times as long (95 % interval {low} to {high})"
 
 
+def counted(count: int, name: str) -> str:
+    """So many of something."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
 def listed(names: list[str] | tuple[str, ...]) -> str:
     """Names with commas and an 'and'."""
     if len(names) < 2:

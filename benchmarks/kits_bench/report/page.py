@@ -7,6 +7,7 @@ from html import escape
 from kits_bench.report.blocks import Answers, Code, Figure, Part, Report, Section, Table, Text
 from kits_bench.report.style import STYLE
 
+_LONG_FROM = 40  # characters
 _TALL_FROM = 30  # rows; longer tables scroll in their box, but not on paper
 
 
@@ -65,7 +66,10 @@ def _part(part: Part) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    head = "".join(
+        f'<th scope="col"{_left(table, place)}>{escape(name)}</th>'
+        for place, name in enumerate(table.columns)
+    )
     wide = len(table.columns)
     rows = "\n".join(f"<tr>{_cells(row, wide)}</tr>" for row in table.rows)
     box = "box tall" if len(table.rows) > _TALL_FROM else "box"
@@ -87,9 +91,15 @@ def _cells(row: tuple[str, ...], wide: int) -> str:
     return "".join(cells)
 
 
+def _left(table: Table, place: int) -> str:
+    """The heading of a column of text stands where the text begins."""
+    full = (row for row in table.rows if len(row) == len(table.columns))
+    return ' class="left"' if any(len(row[place]) > _LONG_FROM for row in full) else ""
+
+
 def _class(cell: str) -> str:
     """Long text may wrap, shorter text on paper; figures may not."""
-    return ' class="long"' if len(cell) > 40 else ' class="mid"' if len(cell) > 12 else ""
+    return ' class="long"' if len(cell) > _LONG_FROM else ' class="mid"' if len(cell) > 12 else ""
 
 
 def _id(title: str) -> str:

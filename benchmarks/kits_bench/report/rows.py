@@ -81,8 +81,8 @@ def why_not(records: Sequence[Record], name: str) -> str:
     return f"{stopped[0]['state']}: {stopped[0].get('why', 'no reason was recorded')}"
 
 
-def stopped_rows(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
-    """Contestant, cases, state and reason of everyone who did not finish."""
+def stopped_rows(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Everyone who did not finish, and in what cases and why."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
         for row in record["contestants"]:
@@ -90,6 +90,10 @@ def stopped_rows(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
                 why = row.get("why", "no reason was recorded")
                 found.setdefault((row["name"], row["state"], why), []).append(case_of(record))
     return [
-        (name, "all" if len(cases) == len(records) else ", ".join(cases), state, why)
+        (name, f"{state} ({_some(cases, len(records))}): {why}")
         for (name, state, why), cases in found.items()
     ]
+
+
+def _some(cases: Sequence[str], count: int) -> str:
+    return "all cases" if len(cases) == count else ", ".join(cases)

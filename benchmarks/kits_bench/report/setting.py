@@ -9,13 +9,14 @@ from kits_bench.report.blocks import (
     Section,
     Table,
     Text,
+    counted,
     figure,
     listed,
     share,
 )
 from kits_bench.report.gather import KINDS, Gathered, case_of, subject_of
 from kits_bench.report.repeat import commands
-from kits_bench.report.rows import stopped_rows
+from kits_bench.report.rows import names_of, stopped_rows
 from kits_bench.report.story import machine_line
 
 
@@ -46,7 +47,7 @@ def _on_what(gathered: Gathered) -> str:
                    for r in gathered.records if "case" in r})  # fmt: skip
     cases = {case_of(record) for record in gathered.records if "case" in record}
     told = f"{machine_line(gathered)}, {figure(gathered.machine['memory_gb'])} GB of memory"
-    return f"{told}; {len(cases)} cases ({listed(made) or 'none'})."
+    return f"{told}; {counted(len(cases), 'case')} ({listed(made) or 'none'})."
 
 
 def _how_often(records: Sequence[Record]) -> str:
@@ -73,14 +74,14 @@ def _agreement(gathered: Gathered) -> str:
         (row["differing_share_foreground"], f"{row['backend']} {row['precision']}")
         for record in gathered.of("parity")
         for row in record["variants"]
-        if row["state"] == "ok"
+        if row["state"] == "ok" and row["with"] != f"{row['backend']} {row['precision']}"
     ]
     if not beside:
         return "Not known: no two masks of one case were compared."
     most, who = max(beside)
     return (
-        f"Over {len(beside)} comparisons the most that a foreground differs is {share(most)} of "
-        f"the union ({who}); each is in the tables."
+        f"Over {counted(len(beside), 'comparison')} the most that a foreground differs is "
+        f"{share(most)} of the union ({who}); each is in the tables."
     )
 
 
@@ -104,8 +105,12 @@ def _missing(gathered: Gathered) -> str:
         lacks = [kind for kind in KINDS[:-1] if not gathered.of(kind, subject)]
         found += [f"{subject} has no {listed(lacks)}"] if lacks else []
     found += [] if gathered.of("windows") else ["the sixth net is unrun (mode windows)"]
-    stopped = stopped_rows(gathered.of("latency"))
-    found += [f"{name} did not run ({state})" for name, _, state, _ in stopped]
+    for subject in gathered.subjects:
+        records = gathered.of("latency", subject)
+        lacks = [base for base in ("b0", "b1") if records and base not in names_of(records)]
+        found += [f"{subject} was run without {listed(lacks)}"] if lacks else []
+        stopped = dict(stopped_rows(records))
+        found += [f"{name} did not finish all of {subject}" for name in stopped]
     if gathered.left_out:
         found.append(f"{gathered.left_out} records in the folder are not of this suite")
     return f"{'; '.join(dict.fromkeys(found))}." if found else "Nothing: every mode has a record."

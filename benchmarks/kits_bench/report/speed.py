@@ -51,8 +51,7 @@ def _total_parts(records: Sequence[Record]) -> Iterator[Part]:
         yield Table(title="Ratios over all cases", columns=columns, rows=tuple(rows))
     stopped = stopped_rows(records)
     if stopped:
-        columns = ("contestant", "cases", "state", "why")
-        yield Table(title="Did not run", columns=columns, rows=tuple(stopped))
+        yield Table(title="Did not run", columns=("contestant", "why"), rows=tuple(stopped))
 
 
 def _case_parts(subject: str, records: Sequence[Record]) -> Iterator[Part]:

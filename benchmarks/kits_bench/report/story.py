@@ -7,6 +7,7 @@ from kits_bench.report.blocks import (
     Section,
     Table,
     Text,
+    counted,
     duration,
     listed,
     ratio,
@@ -32,7 +33,8 @@ def story(gathered: Gathered) -> str:
     backend = row.contestant.partition("/")[2]
     told = (
         f"On {machine_line(gathered)}, kits-trt takes {duration(row.ours_s * 1e3)} a case, file to "
-        f"file, with {row.system} at its published size ({backend}, mean of {_cases(row.cases)})"
+        f"file, with {row.system} at its published size ({backend}, mean of "
+        f"{counted(row.cases, 'case')})"
     )
     names = {"b0": "the usual way (B0)", "b1": "the same made as fast as torch gets (B1)"}
     compared = [
@@ -54,7 +56,7 @@ def _plain_story(gathered: Gathered) -> str:
         done = [ms for ms in each if ms is not None]
         told = (
             f"On {where}, {ours} takes {duration(sum(done) / len(done))} a case, file to file, "
-            f"with {subject} (mean of {_cases(len(done))})"
+            f"with {subject} (mean of {counted(len(done), 'case')})"
         )
         compared = [
             f"{name} takes {times(found[1])}"
@@ -63,10 +65,6 @@ def _plain_story(gathered: Gathered) -> str:
         ]
         return told + (f"; {listed(compared)}." if compared else "; no baseline ran beside it.")
     return f"On {where}, no latency was measured: this report has other figures only."
-
-
-def _cases(count: int) -> str:
-    return "1 case" if count == 1 else f"{count} cases"
 
 
 def machine_line(gathered: Gathered) -> str:

@@ -31,11 +31,11 @@ caption { text-align: left; font-weight: 600; padding: .5rem .6rem; }
 th, td { padding: .35rem .6rem; border-top: 1px solid var(--rule); text-align: right;
   vertical-align: top; white-space: nowrap; }
 thead th { background: var(--box); vertical-align: bottom; white-space: normal; }
-th:first-child, td.long { text-align: left; }
+th:first-child, th.left, td.long { text-align: left; }
 tbody th { font-weight: 600; }
 td.long { white-space: normal; min-width: 16rem; }
 td.why { text-align: left; white-space: normal; color: var(--soft); }
-td.why div { max-width: min(34rem, 75vw); }
+td.why div { max-width: min(34rem, 52vw); }
 .tall { max-height: 36rem; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; }
 pre { background: var(--box); border: 1px solid var(--rule); border-radius: 4px;
