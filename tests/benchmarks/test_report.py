@@ -127,7 +127,7 @@ def test_each_case_has_its_medians_ratios_and_published_seconds(page: Page) -> N
     assert page.cell(table, "case_00036", "kits-trt/openvino") == "1.71 s"
     assert page.cell(table, "case_00036", "b0") == "10.5 s"
     assert page.cell(table, "case_00036", "b1 / kits-trt/openvino") == "1.47 x (1.47 to 1.47)"
-    assert page.cell(table, "case_00036", "published, another machine: context") == "24.24 s"
+    assert page.cell(table, "case_00036", "published unet3d, another machine: context") == "24.24 s"
     assert page.cell(table, "case_00041 *", "kits-trt/openvino") == "801 ms"
     ratios = "Ratios over all cases"
     found = page.cell(ratios, "b0 beside kits-trt/openvino", "without the way back")

@@ -72,7 +72,7 @@ def _table(table: Table) -> str:
     )
     wide = len(table.columns)
     rows = "\n".join(f"<tr>{_cells(row, wide)}</tr>" for row in table.rows)
-    box = "box tall" if len(table.rows) > _TALL_FROM else "box"
+    box = "box tall" if len(table.rows) > _TALL_FROM else "box two" if wide == 2 else "box"
     title = escape(table.title)
     return (
         f'<div class="{box}" role="region" tabindex="0" aria-label="{title}"><table>\n'

@@ -18,7 +18,7 @@ from kits_bench.report.drawing import (
     sign,
 )
 
-PUBLISHED = "published, another machine: context"
+PUBLISHED = "published unet3d, another machine: context"
 _BAR, _GAP, _MARGIN = 11, 24, 52
 
 

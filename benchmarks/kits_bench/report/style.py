@@ -8,7 +8,7 @@ STYLE = """:root {
 }
 @media (prefers-color-scheme: dark) { :root {
   --ink: #e6ebf0; --soft: #a5b1bd; --paper: #12171d; --box: #1b222a; --rule: #3a4550;
-  --c0: #7cc0f5; --c1: #3d6486; --c2: #e5a23f; --c3: #c08ab0; --link: #8cc8f8;
+  --c0: #7cc0f5; --c1: #4d7ba3; --c2: #e5a23f; --c3: #c08ab0; --link: #8cc8f8;
   --warn: #33280f; --warn-rule: #d9a13a;
 } }
 * { box-sizing: border-box; }
@@ -34,8 +34,10 @@ thead th { background: var(--box); vertical-align: bottom; white-space: normal; 
 th:first-child, th.left, td.long { text-align: left; }
 tbody th { font-weight: 600; }
 td.long { white-space: normal; min-width: 16rem; }
+.two th, .two td { text-align: left; white-space: normal; min-width: 0; }
 td.why { text-align: left; white-space: normal; color: var(--soft); }
 td.why div { max-width: min(34rem, 52vw); }
+@media (max-width: 40rem) { tbody th { white-space: normal; min-width: 7rem; max-width: 10rem; } }
 .tall { max-height: 36rem; overflow-y: auto; }
 .tall thead th { position: sticky; top: 0; }
 pre { background: var(--box); border: 1px solid var(--rule); border-radius: 4px;
@@ -48,7 +50,7 @@ svg { width: 100%; height: auto; display: block; }
 svg .t { font-size: 11px; fill: var(--ink); }
 svg .b { font-weight: 600; }
 svg .g { stroke: var(--rule); stroke-width: .6; }
-svg .c0 { fill: var(--c0); } svg .c1 { fill: var(--c1); }
+svg .c0 { fill: var(--c0); } svg .c1 { fill: var(--c1); stroke: var(--c0); stroke-width: .6; }
 svg .c2 { fill: var(--c2); } svg .c3 { fill: var(--c3); }
 svg .p { fill: none; stroke: var(--soft); stroke-dasharray: 3 2; }
 svg .l0, svg .l1, svg .l2, svg .l3 { stroke-width: 1.6; fill: none; }
