@@ -243,6 +243,7 @@ def test_dry_records_are_marked_and_never_counted(tmp_path: Path) -> None:
     records = [{**each, "dry": True} for each in every_mode()]
     markdown, html = report(tmp_path, records)
     assert "DRY RUN" in markdown
+    assert "(a dry run: made-up nets), kits-trt/openvino takes 1.02 s" in markdown
     assert Page(html).why("Mean seconds a case", "unet3d").startswith("unrun: dry runs")
     assert html.count("--dry") == len({each["kind"] for each in records})
 

@@ -46,7 +46,7 @@ def story(gathered: Gathered) -> str:
 
 
 def _plain_story(gathered: Gathered) -> str:
-    where = machine_line(gathered)
+    where = machine_line(gathered) + (" (a dry run: made-up nets)" if gathered.dry else "")
     for subject in gathered.subjects:
         records = gathered.of("latency", subject)
         ours = fastest_of_ours(records)
