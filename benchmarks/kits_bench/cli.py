@@ -19,6 +19,7 @@ from kits_bench.records import (
     stages_table,
     write_record,
 )
+from kits_bench.report.write import add_report, write_report
 from kits_bench.stages import stages_of, timed_stages
 from kits_runtime.bundle import Bundle, open_bundle
 from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, say, version
@@ -42,7 +43,7 @@ _MODES: Mapping[str, str] = {
     "roofline": "each net's operations and bytes beside a roof measured in the same run",
     "scaling": "time against slices: slope and intercept",
     "windows": "windows a second of a sixth net of a public suite's shape",
-    "all": "all of these in turn",
+    "all": "all of these in turn, and the report",
 }
 
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     cases = modes.add_parser("cases", help="makes the cases and keeps them, measures nothing")
     cases.set_defaults(run=_make_cases)
     _add_cases(cases)
+    add_report(modes.add_parser("report", help="report.md and report.html from records"))
     for name, text in _MODES.items():
         mode = modes.add_parser(name, help=text)
         mode.set_defaults(run=_suite)
@@ -142,6 +144,8 @@ def _suite(options: argparse.Namespace) -> int:
     wanted = MODES if options.mode == "all" else {options.mode: MODES[options.mode]}
     records = [record for mode in wanted.values() for record in mode(suite)]
     sys.stdout.write(f"{len(records)} records in {folder}\n")
+    if options.mode == "all":
+        sys.stdout.write("".join(f"{path}\n" for path in write_report(folder, folder)))
     return _compared(earlier, records, options.fail_if_slower) if earlier else EXIT_OK
 
 

@@ -22,10 +22,11 @@ README = ROOT / "README.md"
 _INTRODUCTION = """# Benchmarks
 
 Written by `make docs-tables` from the records under `benchmarks/results/`; `make bench` makes such
-a record. Ways are run in turns in one process, the first round is not counted, medians are shown.
-"Same result" is 1 less the share of voxels that differ, of the union of foregrounds for labels; for
-resampled intensities it is 1 less the mean difference, and MONAI's grid lies a part of a voxel
-beside ours.
+a record, and `kits-bench report --records FOLDER` tells a folder of them as `report.md` and as one
+page, `report.html`. Ways are run in turns in one process, the first round is not counted, medians
+are shown. "Same result" is 1 less the share of voxels that differ, of the union of foregrounds for
+labels; for resampled intensities it is 1 less the mean difference, and MONAI's grid lies a part of
+a voxel beside ours.
 
 No record of a GPU is here: unrun.
 """
