@@ -97,7 +97,7 @@ def test_a_backend_that_cannot_run_ends_with_5_and_no_output(
     ended = kits_infer("-i", scan, "-o", tmp_path / "out", "--backend", "trt")
     assert ended.code == 5
     assert len(ended.complaints) == 1
-    assert "backend trt: not built into this version yet" in ended.err
+    assert "backend trt: the package tensorrt is not installed" in ended.err
     assert not (tmp_path / "out").exists()
     assert kits_infer("-i", scan, "-o", tmp_path / "out", "--device", "cuda:1").code == 5
 
