@@ -20,7 +20,7 @@ from kits_runtime.manifest.schema import Shape3
 from kits_runtime.volume import Voxels
 
 _PIECE_VOXELS = 2_000_000
-_DEVICE_PIECE_VOXELS = 1 << 24  # 64 MiB as float32
+DEVICE_PIECE_VOXELS = 1 << 22  # 16 MiB as float32
 # Leaving voxels out costs a copy of the others, which pays where that is little more than half.
 _WORTH_A_COPY = 0.6
 
@@ -62,7 +62,7 @@ def resample_linear_on(source: Any, taps: tuple[Taps, Taps, Taps], arrays: Array
     shape = tuple(len(axis_taps.lower) for axis_taps in taps)
     target = arrays.xp.empty(shape, np.float32)
     ratio = max(1.0, source.shape[0] / shape[0])
-    layers = max(1, int(_DEVICE_PIECE_VOXELS / max(1, source[0].size) / ratio))
+    layers = max(1, int(DEVICE_PIECE_VOXELS / max(1, source[0].size) / ratio))
     for start in range(0, shape[0], layers):
         piece = taps[0].part(start, start + layers)
         first, last = int(piece.lower[0]), int(piece.upper[-1])
