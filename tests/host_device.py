@@ -16,12 +16,13 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from kits_runtime.engines import EngineOptions, NetSpec
+from kits_runtime.engines import EngineOptions, EngineSpec, NetSpec
 from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.engines.ort_cuda import open_session
 from kits_runtime.engines.tensorrt import Library
 from kits_runtime.engines.tensorrt.opening import loaded
 from kits_runtime.errors import EngineError
+from kits_runtime.infer import RunNet
 
 _GUARD = np.frombuffer(b"\xa5" * 64, np.uint8)
 
@@ -110,6 +111,36 @@ def open_like_tensorrt(
     data = model if isinstance(model, bytes) else model.read_bytes() if model.exists() else b""
     library = Library(flavour="trt", module=running_stand_in(batches))
     return loaded(data, net, library, device=device or HostDevice(), precision="fp32")
+
+
+class FunctionCompute:
+    """A function of patches as what computes on a device of host memory."""
+
+    dtypes = (np.dtype(np.float32), np.dtype(np.float32))
+    notes = ()
+
+    def __init__(self, net: NetSpec, function: RunNet, batches: tuple[int, ...]) -> None:
+        self.batches = batches
+        self._net, self._function = net, function
+        self._places = (0, 0)
+
+    def bind(self, patches: int, scores: int) -> None:
+        self._places = (patches, scores)
+
+    def queue(self, windows: int) -> None:
+        patches = np.empty(self._net.input_shape(windows), np.float32)
+        ctypes.memmove(patches.ctypes.data, self._places[0], patches.nbytes)
+        scores = np.ascontiguousarray(self._function(patches), np.float32)
+        assert scores.shape == self._net.output_shape(windows)
+        ctypes.memmove(self._places[1], scores.ctypes.data, scores.nbytes)
+
+    def close(self) -> None:
+        pass
+
+
+def engine_of(net: NetSpec, function: RunNet, batches: tuple[int, ...] = (1,)) -> GpuEngine:
+    spec = EngineSpec(net=net, backend="fake", precision="fp32", batch=batches[0], threads=1)
+    return GpuEngine(spec, HostDevice(), FunctionCompute(net, function, batches))
 
 
 def running_stand_in(batches: Sequence[int]) -> Any:

@@ -46,8 +46,8 @@ def _done() -> None:
 HOST = Arrays(xp=np, put=_itself, get=_itself, address=_host_address, wait=_done, on_device=False)
 
 
-def cupy_arrays(index: int, *, rows_at_once: int = 16) -> Arrays:
-    """Arrays of cupy on one GPU.
+def cupy_arrays(index: int, limit_bytes: int) -> Arrays:
+    """Arrays of cupy on one GPU, of at most so many bytes together.
 
     Raises:
         ImportError: cupy is missing or broken.
@@ -55,11 +55,11 @@ def cupy_arrays(index: int, *, rows_at_once: int = 16) -> Arrays:
     import cupy
 
     cupy.cuda.Device(index).use()
+    cupy.get_default_memory_pool().set_limit(size=limit_bytes)
     return Arrays(
         xp=cupy,
         put=cupy.asarray,
         get=cupy.asnumpy,
         address=lambda array: int(array.data.ptr),
         wait=lambda: cupy.cuda.get_current_stream().synchronize(),
-        rows_at_once=rows_at_once,
     )

@@ -1,6 +1,5 @@
 """The device's path gives what the host's gives, on arrays that never leave the device unasked."""
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from device_arrays import get, put, strict_arrays
 from digital_phantom import Levels, manifest_of, nets_of, phantom
-from host_device import HostDevice
+from host_device import engine_of
 from hypothesis import given
 from hypothesis import strategies as st
 from stages import unhurried, volume
@@ -19,8 +18,7 @@ from kits_runtime.arrays import HOST
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device_nets import net_on_device
-from kits_runtime.engines import EngineSpec, NetSpec
-from kits_runtime.engines.gpu_engine import GpuEngine
+from kits_runtime.engines import NetSpec
 from kits_runtime.errors import EngineError
 from kits_runtime.grid import box_of, grid_over
 from kits_runtime.infer import RunNet, Slab
@@ -37,36 +35,6 @@ from kits_trt.systems import SYSTEMS
 Array = npt.NDArray[np.float32]
 lengths = st.tuples(*[st.integers(1, 9)] * 3)
 seeds = st.integers(0, 2**32 - 1)
-
-
-class FunctionCompute:
-    """A function of patches as what computes on a device of host memory."""
-
-    dtypes = (np.dtype(np.float32), np.dtype(np.float32))
-    notes = ()
-
-    def __init__(self, net: NetSpec, function: RunNet, batches: tuple[int, ...]) -> None:
-        self.batches = batches
-        self._net, self._function = net, function
-        self._places = (0, 0)
-
-    def bind(self, patches: int, scores: int) -> None:
-        self._places = (patches, scores)
-
-    def queue(self, windows: int) -> None:
-        patches = np.empty(self._net.input_shape(windows), np.float32)
-        ctypes.memmove(patches.ctypes.data, self._places[0], patches.nbytes)
-        scores = np.ascontiguousarray(self._function(patches), np.float32)
-        assert scores.shape == self._net.output_shape(windows)
-        ctypes.memmove(self._places[1], scores.ctypes.data, scores.nbytes)
-
-    def close(self) -> None:
-        pass
-
-
-def engine_of(net: NetSpec, function: RunNet, batches: tuple[int, ...] = (1,)) -> GpuEngine:
-    spec = EngineSpec(net=net, backend="fake", precision="fp32", batch=batches[0], threads=1)
-    return GpuEngine(spec, HostDevice(), FunctionCompute(net, function, batches))
 
 
 def on_device(system: str, scan: Any, rows_at_once: int = 5) -> CascadeResult:

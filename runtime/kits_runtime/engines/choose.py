@@ -40,6 +40,7 @@ class Choice:
     backend: str
     reason: str
     rejected: tuple[tuple[str, str], ...] = ()
+    on_gpu: bool = False
 
 
 def package_missing(package: str) -> str | None:
@@ -159,7 +160,7 @@ def choose_backend(name: str = "auto", *, device: Device = "auto") -> Choice:
         raise BackendUnavailableError(
             f"backend {name}: {why}, expected one that can run here; {_remedy(row)}"
         )
-    return Choice(backend=name, reason="asked for by name")
+    return Choice(backend=name, reason="asked for by name", on_gpu=row.on_gpu)
 
 
 def open_engine(
@@ -209,7 +210,9 @@ def _first_that_runs(rows: tuple[Backend, ...]) -> Choice:
         why = row.why_not()
         if why is None:
             reason = "the first in the order of preference that can run here"
-            return Choice(backend=row.name, reason=reason, rejected=tuple(rejected))
+            return Choice(
+                backend=row.name, reason=reason, rejected=tuple(rejected), on_gpu=row.on_gpu
+            )
         rejected.append((row.name, why))
     found = ", ".join(f"{name}: {why}" for name, why in rejected)
     raise BackendUnavailableError(

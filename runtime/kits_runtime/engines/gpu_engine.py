@@ -57,7 +57,7 @@ class GpuEngine:
         self._compute: Compute | None = compute
         self._turn = threading.Lock()
         self._in_dtype, self._out_dtype = compute.dtypes
-        most = compute.batches[0]
+        self._most = most = compute.batches[0]
         self._in_bytes = prod(spec.net.input_shape(1)) * self._in_dtype.itemsize
         self._out_bytes = prod(spec.net.output_shape(1)) * self._out_dtype.itemsize
         with device.current():
@@ -77,6 +77,11 @@ class GpuEngine:
     def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
         """Those of patches and scores where they lie on the device."""
         return self._in_dtype, self._out_dtype
+
+    @property
+    def device_bytes(self) -> int:
+        """What its buffers take on the device; the library's own memory is not known."""
+        return (self._in_bytes + self._out_bytes) * self._most
 
     def run(self, patches: Array) -> Array:
         """The scores of ``patches``, see ``Engine.run``."""

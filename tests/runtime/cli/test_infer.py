@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_the_backend_line_says_what_was_passed_over_and_why(
     kits_infer: Any, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for row in choose.BACKENDS if row.name == "ort-cpu"]
-    missing = choose.Backend(name="openvino", extra="openvino", why_not=lambda: "not installed")
+    missing = replace(rows[0], name="openvino", why_not=lambda: "not installed")
     monkeypatch.setattr(choose, "BACKENDS", (missing, *rows))
     ended = kits_infer("-i", scan, "-o", tmp_path / "out", "--backend", "auto")
     assert ended.err.splitlines()[0] == (
