@@ -24,13 +24,17 @@ _Result = TypeVar("_Result")
 class StageShape:
     """What of a stage decides its memory; shapes are (z, y, x), a slice's window has a depth of 1.
 
-    ``engine_bytes`` is what its engines hold themselves, buffers included.
+    ``windows_at_once`` are asked for together whatever an engine's batch; ``joined`` stages have
+    boxes that may overlap, whose scores meet on the whole region. ``engine_bytes`` is what its
+    engines hold themselves, buffers included.
     """
 
     region: tuple[int, int, int]
     window: tuple[int, int, int]
     in_channels: int
     classes: int
+    windows_at_once: int = 1
+    joined: bool = False
     engine_bytes: int = 0
 
 
@@ -117,11 +121,14 @@ def _stage_bytes(
     region = 2 * prod(padded) * _FLOAT
     resampling = 3 * DEVICE_PIECE_VOXELS * _FLOAT
     # Patches and scores of a call, the weighted scores, and all of it once more as it is copied.
-    calls = 2 * batch * prod(stage.window) * (stage.in_channels + 2 * stage.classes) * _FLOAT
+    windows = max(batch, stage.windows_at_once)
+    calls = 2 * windows * prod(stage.window) * (stage.in_channels + 2 * stage.classes) * _FLOAT
     sums = stage.window[0] * padded[1] * padded[2] * (stage.classes + 1) * _FLOAT
     # Lower and upper neighbours, the sums of the two, and the best channel: on the scan's plane.
     rows = rows_at_once * scan[1] * scan[2] * (4 * stage.classes + 1) * _FLOAT
-    return region + max(resampling, calls + sums + rows)
+    # Float32 sums of each class and a byte that counts boxes.
+    joined = prod(stage.region) * (_FLOAT * stage.classes + 1) if stage.joined else 0
+    return region + joined + max(resampling, calls + sums + rows)
 
 
 def _full(plan: DevicePlan) -> OutOfMemoryError:

@@ -17,8 +17,8 @@ from kits_runtime.device_plan import (
 from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.engines.protocol import Engine
 from kits_runtime.grid import grid_over
-from kits_runtime.infer import RunNet
-from kits_runtime.manifest.schema import Patches, Resample, Stage
+from kits_runtime.infer import SLICES_AT_ONCE, RunNet
+from kits_runtime.manifest.schema import Boxes, Patches, Resample, Stage
 from kits_runtime.volume import Volume
 
 NO_CUPY = "cupy is not installed: only the nets run on the GPU, all else on the processor"
@@ -85,14 +85,16 @@ def stage_shape(stage: Stage, volume: Volume, engines: Mapping[str, Engine]) -> 
     grid = grid_over(volume.shape, volume.spacing_mm, step)
     windows = stage.windows
     if isinstance(windows, Patches):
-        window, channels = windows.shape, 1
+        window, channels, at_once = windows.shape, 1, 1
     else:
-        window, channels = (1, *windows.shape), windows.depth
+        window, channels, at_once = (1, *windows.shape), windows.depth, SLICES_AT_ONCE
     held = [engines[name] for name in stage.nets]
     return StageShape(
         region=grid.shape,
         window=window,
         in_channels=channels,
+        windows_at_once=at_once,
+        joined=isinstance(stage.look, Boxes),
         classes=max(engine.spec.net.out_channels for engine in held),
         engine_bytes=sum(e.device_bytes for e in held if isinstance(e, GpuEngine)),
     )

@@ -17,7 +17,7 @@ from kits_runtime.windows import kept_ranges, padded, window_starts, window_weig
 Scores = NDArray[np.float32]
 RunNet = Callable[[NDArray[np.float32]], Scores]
 
-_SLICES_AT_ONCE = 8
+SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +167,8 @@ def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator
     depth = len(values)
     kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
     neighbours = neighbour_slices(kept, windows)
-    for start in range(0, depth, _SLICES_AT_ONCE):
-        stop = min(start + _SLICES_AT_ONCE, depth)
+    for start in range(0, depth, SLICES_AT_ONCE):
+        stop = min(start + SLICES_AT_ONCE, depth)
         asked = np.flatnonzero(kept[start:stop])
         if not asked.size:
             yield Slab(depth=stop - start, scores=None)

@@ -28,6 +28,9 @@ from kits_runtime.engines import (
     choose_backend,
     open_engine,
 )
+from kits_runtime.engines.calibration import calibrate
+from kits_runtime.engines.cuda_driver import gpu_name
+from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
@@ -262,12 +265,13 @@ def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: Engine
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")
-    return open_engine(
-        bundle.net_bytes(name, precision),
-        spec,
-        backend=choice,
-        options=replace(options, batch=batch),
-    )
+    model = bundle.net_bytes(name, precision)
+    engine = open_engine(model, spec, backend=choice, options=replace(options, batch=batch))
+    if isinstance(engine, GpuEngine) and options.engine_cache is not None:
+        machine = gpu_name(options.device)
+        clock = time.perf_counter
+        calibrate(engine, options.engine_cache, model=model, machine=machine, clock=clock)
+    return engine
 
 
 def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precision:

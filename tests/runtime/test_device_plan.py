@@ -1,5 +1,7 @@
 """Memory of a GPU by hand: shapes in, bytes out."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,19 @@ def test_bytes_are_those_counted_by_hand() -> None:
     rows = 8 * 512 * 400 * 13 * 4
     found = expected_bytes((300, 512, 400), [stage], rows_at_once=8, batch=2)
     assert found == 300 * 512 * 400 * 2 + 7 + region + calls + sums + rows
+
+
+def test_joined_boxes_and_slices_asked_together_are_counted() -> None:
+    plain = StageShape(region=(9, 50, 60), window=(1, 50, 60), in_channels=3, classes=2)
+    several = replace(plain, windows_at_once=8, joined=True)
+    scan = (9, 512, 512)
+
+    def needed(stage: StageShape, batch: int) -> int:
+        return expected_bytes(scan, [stage], rows_at_once=64, batch=batch)
+
+    more = 2 * 7 * 50 * 60 * (3 + 4) * 4 + 9 * 50 * 60 * (2 * 4 + 1)
+    assert needed(several, 1) - needed(plain, 1) == more
+    assert needed(several, 4) == needed(several, 1)
 
 
 def test_stages_share_memory_but_their_engines_stay() -> None:

@@ -14,12 +14,14 @@ from kits_runtime import device_run
 from kits_runtime.arrays import Arrays
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.device_plan import planned
 from kits_runtime.device_run import Where, run_where, stage_shape, where_for
 from kits_runtime.engines import EngineSpec, FakeEngine, NetSpec
 from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.errors import OutOfMemoryError
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Manifest
+from kits_trt.systems import SYSTEMS, Preset
 
 SYSTEM = "unet3d"
 MANIFEST = manifest_of(SYSTEM, "small")
@@ -88,6 +90,32 @@ def test_a_stage_is_planned_by_its_grid_its_window_and_its_engines_buffers() -> 
     assert shape.window == net.size_vox
     assert (shape.in_channels, shape.classes) == (net.in_channels, net.out_channels)
     assert shape.engine_bytes == int(np.prod(net.size_vox)) * 4 * (1 + net.out_channels)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_the_longest_scan_of_kits_fits_into_two_gibibytes_beside_its_engines(
+    system: str, preset: Preset
+) -> None:
+    manifest = manifest_of(system, preset)
+    scan = volume(np.zeros((2, 2, 2), np.int16), (0.5, 0.78, 0.78))
+    longest = replace(scan, data=np.broadcast_to(scan.data[:1, :1, :1], (1059, 512, 512)))
+    engines = {}
+    for name, net in manifest.nets.items():
+        spec = NetSpec(
+            name=name,
+            input_name="patches",
+            output_name="scores",
+            in_channels=net.in_channels,
+            out_channels=net.out_channels,
+            size_vox=net.size_vox,
+        )
+        told = EngineSpec(net=spec, backend="fake", precision="fp16", batch=1, threads=1)
+        engines[name] = FakeEngine(told, lambda patches: patches)
+    shapes = [stage_shape(stage, longest, engines) for stage in manifest.stages]
+    plan = planned(longest.shape, shapes)
+    assert plan.rows_at_once >= 32
+    assert plan.expected_bytes > 2 * 1059 * 512 * 512
 
 
 def test_arrays_stay_on_the_host_unless_cupy_is_there_and_all_nets_run_on_the_gpu(

@@ -1,15 +1,39 @@
 """How many windows a GPU should take at once: measured shortly, then kept beside the engines."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
+from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.files import replacing
 
 _REPEATS = 3
 # A larger batch costs memory and leaves more windows over, so it must win by more than noise.
 _WORTH = 0.97
+
+
+def calibrate(
+    engine: GpuEngine, folder: Path, *, model: bytes, machine: str, clock: Callable[[], float]
+) -> None:
+    """Let an engine take as many windows at once as is best here; measured once, then kept."""
+    batches = engine.batches
+    if len(batches) == 1:
+        return
+    powers = [batch for batch in batches if batch & (batch - 1) == 0]
+    spec = engine.spec
+    patches = np.random.default_rng(0).random(spec.net.input_shape(batches[0]), np.float32)
+    parts = (spec.net.name, hashlib.sha256(model).hexdigest()[:24], spec.backend, spec.precision)
+
+    def measure() -> int:
+        return best_batch(powers, lambda batch: engine.run(patches[:batch]), clock)
+
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / ("-".join(parts) + f"-{batches[0]}.batch")
+    engine.limit_batch(kept_batch(path, machine, measure))
 
 
 def best_batch(

@@ -57,6 +57,7 @@ class GpuEngine:
         self._compute: Compute | None = compute
         self._turn = threading.Lock()
         self._in_dtype, self._out_dtype = compute.dtypes
+        self._batches = compute.batches
         self._most = most = compute.batches[0]
         self._in_bytes = prod(spec.net.input_shape(1)) * self._in_dtype.itemsize
         self._out_bytes = prod(spec.net.output_shape(1)) * self._out_dtype.itemsize
@@ -82,6 +83,17 @@ class GpuEngine:
     def device_bytes(self) -> int:
         """What its buffers take on the device; the library's own memory is not known."""
         return (self._in_bytes + self._out_bytes) * self._most
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """How many windows it may take at once, the largest first."""
+        return self._batches
+
+    def limit_batch(self, batch: int) -> None:
+        """Take at most so many windows at once, where smaller batches are to be had."""
+        with self._turn:
+            self._batches = tuple(b for b in self._batches if b <= batch) or self._batches[-1:]
+            self._spec = replace(self._spec, batch=self._batches[0])
 
     def run(self, patches: Array) -> Array:
         """The scores of ``patches``, see ``Engine.run``."""
@@ -139,7 +151,7 @@ class GpuEngine:
         A batch that is too large is used only where there is no smaller one: then the rest of its
         windows is whatever lies there, and nobody reads their scores.
         """
-        batches = self._ready().batches
+        batches = self._batches
         first = 0
         while first < windows:
             left = windows - first

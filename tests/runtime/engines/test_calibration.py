@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from host_device import engine_of
 
-from kits_runtime.engines.calibration import best_batch, kept_batch
+from kits_runtime.engines import NetSpec
+from kits_runtime.engines.calibration import best_batch, calibrate, kept_batch
 
 
 class Watch:
@@ -55,3 +58,44 @@ def test_a_measured_batch_is_kept_for_this_machine(tmp_path: Path) -> None:
     path.write_text('{"machine": "B", "batch": 0}')
     assert kept_batch(path, "B", measure(16)) == 16
     assert measured == [4, 2, 1, 16]
+
+
+NET = NetSpec(
+    name="tiny",
+    input_name="patches",
+    output_name="scores",
+    in_channels=1,
+    out_channels=1,
+    size_vox=(2, 2),
+)
+
+
+def test_an_engine_takes_the_batch_that_was_best_here_and_still_all_windows(
+    tmp_path: Path,
+) -> None:
+    watch = Watch({1: 1.0, 2: 1.2, 4: 2.4})
+    asked: list[int] = []
+
+    def net(patches: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        asked.append(len(patches))
+        watch.run(len(patches))
+        return patches
+
+    folder = tmp_path / "engines"
+    for tries in (12, 0):  # three batches, each four times; then it is known
+        engine = engine_of(NET, net, (4, 3, 2, 1))
+        asked.clear()
+        calibrate(engine, folder, model=b"net", machine="A", clock=lambda: watch.now)
+        assert len(asked) == tries
+        assert (engine.batches, engine.spec.batch) == ((2, 1), 2)
+        asked.clear()
+        patches = np.arange(20, dtype=np.float32).reshape(5, 1, 2, 2)
+        np.testing.assert_array_equal(engine.run(patches), patches)
+        assert asked == [2, 2, 1]
+
+
+def test_an_engine_of_one_batch_is_not_measured(tmp_path: Path) -> None:
+    engine = engine_of(NET, lambda patches: patches, (3,))
+    calibrate(engine, tmp_path, model=b"net", machine="A", clock=lambda: 0.0)
+    assert engine.batches == (3,)
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ class Place:
     @property
     def machine(self) -> str:
         """What a trial holds for."""
-        return f"{self.gpu.name}, {self.gpu.sm}, driver {self.gpu.driver}"
+        return self.gpu.shown
 
 
 def open_tensorrt(
