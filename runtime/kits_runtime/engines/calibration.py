@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -48,7 +47,7 @@ def best_batch(
             start = clock()
             run(batch)
             spent.append(clock() - start)
-        times[batch] = median(spent) / batch
+        times[batch] = float(np.median(spent)) / batch
     best = min(times.values())
     return min(batch for batch, time in times.items() if time * _WORTH <= best)
 

@@ -10,9 +10,7 @@ from typing import Literal, TypeAlias
 from kits_runtime.engines.cuda_driver import visible_gpus
 from kits_runtime.engines.openvino_cpu import OpenVinoEngine
 from kits_runtime.engines.ort_cpu import OrtCpuEngine
-from kits_runtime.engines.ort_cuda import open_ort_cuda
 from kits_runtime.engines.protocol import Engine, EngineOptions, Model, NetSpec
-from kits_runtime.engines.tensorrt.opening import open_tensorrt
 from kits_runtime.errors import BackendUnavailableError
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -94,6 +92,21 @@ def no_gpu(least: tuple[int, int]) -> str | None:
     return None
 
 
+# What opens GPUs is imported when it is used: it would add a third to the time of every start.
+def _open_tensorrt(
+    flavour: Literal["trt", "trt-rtx"], model: Model, net: NetSpec, options: EngineOptions
+) -> Engine:
+    from kits_runtime.engines.tensorrt.opening import open_tensorrt
+
+    return open_tensorrt(flavour, model, net, options)
+
+
+def _open_ort_cuda(model: Model, net: NetSpec, options: EngineOptions) -> Engine:
+    from kits_runtime.engines.ort_cuda import open_ort_cuda
+
+    return open_ort_cuda(model, net, options)
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -108,21 +121,21 @@ BACKENDS: tuple[Backend, ...] = (
         name="trt",
         extra="trt",
         why_not=no_tensorrt,
-        open=partial(open_tensorrt, "trt"),
+        open=partial(_open_tensorrt, "trt"),
         on_gpu=True,
     ),
     Backend(
         name="trt-rtx",
         extra="trt-rtx",
         why_not=no_tensorrt_rtx,
-        open=partial(open_tensorrt, "trt-rtx"),
+        open=partial(_open_tensorrt, "trt-rtx"),
         on_gpu=True,
     ),
     Backend(
         name="ort-cuda",
         extra="gpu",
         why_not=no_ort_cuda,
-        open=open_ort_cuda,
+        open=_open_ort_cuda,
         on_gpu=True,
     ),
     Backend(
