@@ -10,6 +10,8 @@ SHELL := bash
 PYTHON ?= python3.11 python3.12 python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+# A process for each processor, four at most for their memory; a file's tests share its fixtures.
+BESIDE := -n auto --maxprocesses 4 --dist loadfile
 BENCH_ARGS ?= stages
 
 VENV := .venv
@@ -71,7 +73,7 @@ demo: $(VENV_DEMO)/.installed ## make one phantom scan and segment it, without t
 
 .PHONY: test
 test: lint ## everything that CI checks: format, lint, types, import contracts, tests
-	@$(VENV)/bin/python -m pytest -m 'not slow and not gpu' $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest $(BESIDE) -m 'not slow and not gpu' $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all: lint lean ## the same with the slow tests and the size of the lean environments

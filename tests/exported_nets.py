@@ -1,6 +1,7 @@
 """Small nets with weights as training leaves them, their exports, and tiny graphs by hand."""
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,10 @@ from kits_trt.nets import NETS, SegmentationNet, build_net
 from kits_trt.nets.initialise import convolutions
 
 # One name for each configuration: nets that share one differ in their weights alone.
-NAMES = sorted({presets["small"]: name for name, presets in NETS.items()}.values())
+_NAME_OF = {presets["small"]: name for name, presets in NETS.items()}
+NAMES = sorted(_NAME_OF.values())
+
+_GRAPHS: dict[bytes, onnx.ModelProto] = {}
 
 
 @functools.cache
@@ -57,7 +61,23 @@ def settled_net(name: str, preset: str) -> SegmentationNet:
 @functools.cache
 def exported(name: str) -> onnx.ModelProto:
     """Return the small net's float32 graph; callers leave it as it is."""
-    return onnx_from_net(lively_net(name), input_shape=NETS[name]["small"].patch_shape)
+    shape = NETS[name]["small"].patch_shape
+    return cached_onnx_from_net(lively_net(_NAME_OF[NETS[name]["small"]]), input_shape=shape)
+
+
+def cached_onnx_from_net(net: SegmentationNet, *, input_shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Return a copy of the net's graph, which is exported once in a test session.
+
+    The exporter of torch takes seconds, and equal nets give equal graphs.
+    """
+    digest = hashlib.sha256(f"{net} {input_shape}".encode())
+    for key, value in net.state_dict().items():
+        digest.update(key.encode() + value.numpy().tobytes())
+    if digest.digest() not in _GRAPHS:
+        _GRAPHS[digest.digest()] = onnx_from_net(net, input_shape=input_shape)
+    model = onnx.ModelProto()
+    model.CopyFrom(_GRAPHS[digest.digest()])
+    return model
 
 
 def noise(name: str, *, windows: int = 1) -> np.ndarray:

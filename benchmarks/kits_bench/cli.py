@@ -1,7 +1,6 @@
 """``kits-bench``: measures the shipped code, and the usual ways of doing the same beside it."""
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -10,160 +9,228 @@ from pathlib import Path
 
 import numpy as np
 
-from kits_bench import pipeline
-from kits_bench.records import record_of, stages_facts, stages_table, write_record
+from kits_bench.machine import machine_name
+from kits_bench.records import (
+    Record,
+    RecordStore,
+    read_records,
+    record_of,
+    stages_facts,
+    stages_table,
+    write_record,
+)
 from kits_bench.stages import stages_of, timed_stages
-from kits_runtime.cases import find_cases
-from kits_runtime.cli.console import EXIT_OK, exit_code_of, version
+from kits_runtime.bundle import Bundle, open_bundle
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, say, version
 from kits_runtime.engines import BACKENDS
+from kits_runtime.engines.protocol import PRECISIONS
+from kits_runtime.errors import UsageError
 from kits_runtime.nifti import read_scan
-from kits_runtime.segmenter import Segmenter
+from kits_runtime.segmenter import default_bundle_path
 from kits_trt.phantom.cases import Plan, make_cases
 
 logger = logging.getLogger(__name__)
 
 PHANTOM_SEED = 7
+BASELINES = ("b0", "b1", "torch")
+_MODES: Mapping[str, str] = {
+    "latency": "each case warm, file to file, beside the baselines",
+    "cold": "from the start of a process to its first window and its labels",
+    "throughput": "all cases in a row, and how busy each stage is",
+    "parity": "the masks of backends and precisions against each other",
+    "memory": "the peak of resident memory of a process that segments a case",
+    "roofline": "each net's operations and bytes beside a roof measured in the same run",
+    "scaling": "time against slices: slope and intercept",
+    "windows": "windows a second of a sixth net of a public suite's shape",
+    "all": "all of these in turn",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    level = logging.WARNING if options.quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s")
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     mode: Callable[[argparse.Namespace], int] = options.run
-    return exit_code_of(lambda: mode(options), name="kits-bench", debug=options.debug)
+    with interrupted_once():
+        return exit_code_of(lambda: mode(options), name="kits-bench", debug=options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kits-bench", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="with tracebacks")
+    parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     parser.add_argument("--version", action="version", version=f"kits-bench {version()}")
     modes = parser.add_subparsers(dest="mode", required=True)
     stages = modes.add_parser("stages", help="each stage around the nets beside the usual way")
     stages.set_defaults(run=_stages)
-    for name, run, text in (
-        ("latency", _latency, "each case warm, file to files, by phase"),
-        ("cold", _cold, "from the start of a process to its first window and its labels"),
-        ("throughput", _throughput, "a folder of cases beside the time spent in nets"),
-        ("memory", _memory, "the peak of resident memory over a folder of cases"),
-    ):
+    stages.add_argument("--size", type=_size, default=(300, 512, 512), help="Z,Y,X voxels")
+    stages.add_argument("--spacing", type=_spacing, default=(1.0, 0.8, 0.8), help="z,y,x mm")
+    stages.add_argument("--repeats", type=_count, default=5)
+    stages.add_argument("--out", type=Path, help="the record (default: out/stages.json)")
+    cases = modes.add_parser("cases", help="makes the cases and keeps them, measures nothing")
+    cases.set_defaults(run=_make_cases)
+    _add_cases(cases)
+    for name, text in _MODES.items():
         mode = modes.add_parser(name, help=text)
-        mode.set_defaults(run=run)
-        mode.add_argument("--bundle", type=Path, help="default: the one in the package")
-        names = ("auto", *(row.name for row in BACKENDS))
-        mode.add_argument("--backend", choices=names, default="auto")
-        mode.add_argument(
-            "--input", type=Path, help="scans as kits-infer takes (default: phantoms)"
-        )
-        mode.add_argument("--cases", type=int, default=1, help="phantoms to make without --input")
-    for mode in modes.choices.values():
-        mode.add_argument("--size", type=_size, default=(300, 512, 512), help="Z,Y,X voxels")
-        mode.add_argument("--spacing", type=_spacing, default=(1.0, 0.8, 0.8), help="z,y,x mm")
-        mode.add_argument("--repeats", type=int, default=5)
-        mode.add_argument("--out", type=Path, help="the record (default: out/MODE.json)")
+        mode.set_defaults(run=_suite)
+        _add_cases(mode)
+        _add_suite(mode)
     return parser
+
+
+def _add_cases(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cases",
+        default="published",
+        help="published, kits-like, some of a set (61,41 or kits-like:29,97), or a path of scans",
+    )
+    parser.add_argument("--cache", type=Path, help="where cases and bundles are kept")
+
+
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bundle",
+        default="default",
+        help="a path, 'default', or SYSTEM:PRESET with seeded weights, as unet3d:paper",
+    )
+    parser.add_argument(
+        "--backends", type=_names, default=("openvino", "ort-cpu"), help="or 'every'"
+    )
+    parser.add_argument(
+        "--baselines", type=_baselines, default=("b0", "b1"), help="b0, b1, torch or 'none'"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of ours")
+    parser.add_argument("--threads", type=_count, help="of every contestant")
+    parser.add_argument("--compile", action="store_true", help="let B1 try torch.compile")
+    parser.add_argument("--repeats", type=_count, default=5, help="rounds that count")
+    parser.add_argument("--results", type=Path, default=Path("out") / "bench")
+    parser.add_argument("--machine", default=None, help="the folder's name in --results")
+    parser.add_argument("--dry", action="store_true", help="made-up nets; shows that it runs")
+    parser.add_argument("--compare", type=Path, help="earlier records: a folder or a file")
+    parser.add_argument("--fail-if-slower", type=float, default=1.10, metavar="RATIO")
+
+
+def _suite(options: argparse.Namespace) -> int:
+    from kits_bench.case_files import cache_folder, cases_named
+    from kits_bench.contestants import Lineup
+    from kits_bench.suite import MODES, Suite
+
+    folder = options.results / (options.machine or machine_name())
+    store = RecordStore(folder=folder, dry=options.dry)
+    earlier = read_records(options.compare) if options.compare is not None else ()
+    cache = cache_folder(options.cache)
+    bundle = _bundle(options.bundle, cache)
+    suite = Suite(
+        store=store,
+        bundle=bundle,
+        lineup=Lineup(
+            bundle=bundle.path,
+            backends=options.backends,
+            baselines=options.baselines,
+            precision=options.precision,
+            threads=options.threads,
+            compiled=options.compile,
+            dry=options.dry,
+        ),
+        cases=cases_named(options.cases, cache, say),
+        repeats=options.repeats,
+        told=lambda text: logger.info("%s", text),
+    )
+    wanted = MODES if options.mode == "all" else {options.mode: MODES[options.mode]}
+    records = [record for mode in wanted.values() for record in mode(suite)]
+    sys.stdout.write(f"{len(records)} records in {folder}\n")
+    return _compared(earlier, records, options.fail_if_slower) if earlier else EXIT_OK
+
+
+def _bundle(named: str, cache: Path) -> Bundle:
+    from kits_bench.bundles import seeded_bundle
+    from kits_trt.systems import SYSTEMS
+
+    if named == "default":
+        return open_bundle(default_bundle_path())
+    system, _, preset = named.partition(":")
+    if system not in SYSTEMS or Path(named).exists():
+        return open_bundle(Path(named))
+    if preset not in ("paper", "small"):
+        raise UsageError(
+            f"--bundle: found preset {preset!r} of {system}, expected paper or small. "
+            f"Say {system}:paper."
+        )
+    return open_bundle(seeded_bundle(system, preset, cache))  # type: ignore[arg-type]
+
+
+def _compared(earlier: Sequence[Record], records: Sequence[Record], at_most: float) -> int:
+    from kits_bench.compare import compare_latency, require_no_slower
+
+    found = compare_latency(earlier, records)
+    for name, comparison in found.items():
+        total = comparison.total
+        sys.stdout.write(
+            f"{name}: {total.value:.3f} times the earlier time over {comparison.cases} cases "
+            f"({total.low:.3f} to {total.high:.3f})\n"
+        )
+    require_no_slower(found, at_most=at_most)
+    return EXIT_OK
+
+
+def _make_cases(options: argparse.Namespace) -> int:
+    from kits_bench.case_files import cache_folder, cases_named
+
+    for case in cases_named(options.cases, cache_folder(options.cache), say):
+        size = " x ".join(str(n) for n in case.size)
+        sys.stdout.write(f"{case.name} {size} {case.bytes} bytes {case.sha256[:12]} {case.scan}\n")
+    return EXIT_OK
 
 
 def _stages(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _make_phantoms(options, folder, cases=1)
+        plan = Plan(out=folder, seed=PHANTOM_SEED, size=options.size, spacing_mm=options.spacing)
+        make_cases(plan, 1, lambda _done, _count, text: logger.info("%s", text))
         path = folder / "case_00000" / "imaging.nii.gz"
         labels = read_scan(folder / "case_00000" / "segmentation.nii.gz").volume.data
         stages = stages_of(path, labels.astype(np.uint8, order="K"), folder)
         timings = timed_stages(stages, repeats=options.repeats)
-    record = _written(options, {"timings": stages_facts(timings)})
-    sys.stdout.write(stages_table(record))
-    return EXIT_OK
-
-
-def _latency(options: argparse.Namespace) -> int:
-    def measure(source: Path) -> Mapping[str, object]:
-        with Segmenter.from_bundle(options.bundle, backend=options.backend) as segmenter:
-            cases = pipeline.warm_latency(segmenter, source, repeats=options.repeats)
-            return {**_what_ran(segmenter), "cases": cases}
-
-    return _measured(options, measure)
-
-
-def _throughput(options: argparse.Namespace) -> int:
-    def measure(source: Path) -> Mapping[str, object]:
-        with Segmenter.from_bundle(options.bundle, backend=options.backend) as segmenter:
-            pipeline.throughput(segmenter, find_cases(source)[0].scan)  # warms up
-            return {**_what_ran(segmenter), "cohort": pipeline.throughput(segmenter, source)}
-
-    return _measured(options, measure)
-
-
-def _cold(options: argparse.Namespace) -> int:
-    def measure(source: Path) -> Mapping[str, object]:
-        facts = pipeline.cold_start(
-            find_cases(source)[0].scan,
-            bundle=_text(options.bundle),
-            backend=options.backend,
-            repeats=options.repeats,
-        )
-        return {"cold": facts}
-
-    return _measured(options, measure)
-
-
-def _memory(options: argparse.Namespace) -> int:
-    def measure(source: Path) -> Mapping[str, object]:
-        bundle, backend = _text(options.bundle), options.backend
-        return {"memory": pipeline.peak_memory(source, bundle=bundle, backend=backend)}
-
-    return _measured(options, measure)
-
-
-def _measured(options: argparse.Namespace, measure: Callable[[Path], Mapping[str, object]]) -> int:
-    """Measures the user's scans or phantoms made for it, and writes the record."""
-    if options.input is not None:
-        facts = measure(options.input)
-    else:
-        with tempfile.TemporaryDirectory() as name:
-            _make_phantoms(options, Path(name), cases=options.cases)
-            facts = measure(Path(name))
-    record = _written(options, facts)
-    sys.stdout.write(json.dumps({name: record[name] for name in facts}, indent=1) + "\n")
-    return EXIT_OK
-
-
-def _written(options: argparse.Namespace, facts: Mapping[str, object]) -> Mapping[str, object]:
-    scan: Mapping[str, object] = {
+    scan = {
         "phantom_seed": PHANTOM_SEED,
         "size": list(options.size),
         "spacing_mm": list(options.spacing),
     }
-    if getattr(options, "input", None) is not None:
-        scan = {"input": str(options.input)}
-    record = record_of(options.mode, scan=scan, repeats=options.repeats, facts=facts)
-    write_record(options.out or Path("out") / f"{options.mode}.json", record)
-    return record
+    facts = {"timings": stages_facts(timings)}
+    record = record_of("stages", scan=scan, repeats=options.repeats, facts=facts)
+    write_record(options.out or Path("out") / "stages.json", record)
+    sys.stdout.write(stages_table(record))
+    return EXIT_OK
 
 
-def _what_ran(segmenter: Segmenter) -> Mapping[str, object]:
-    backend, bundle = segmenter.backend, segmenter.bundle
-    return {
-        "bundle": {
-            "system": bundle.manifest.system,
-            "preset": bundle.manifest.preset,
-            "sha256": bundle.sha256,
-        },
-        "backend": {
-            "name": backend.name,
-            "precision": backend.precision,
-            "threads": backend.threads,
-        },
-    }
+def _names(text: str) -> tuple[str, ...]:
+    known = tuple(row.name for row in BACKENDS)
+    names = known if text == "every" else tuple(part.strip() for part in text.split(","))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"found {unknown[0]!r}, expected some of {', '.join(known)}, or every"
+        )
+    return names
 
 
-def _make_phantoms(options: argparse.Namespace, folder: Path, *, cases: int) -> None:
-    plan = Plan(out=folder, seed=PHANTOM_SEED, size=options.size, spacing_mm=options.spacing)
-    make_cases(plan, cases, lambda _done, _count, text: logger.info("%s", text))
+def _baselines(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(part.strip() for part in text.split(","))
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"found {unknown[0]!r}, expected some of {', '.join(BASELINES)}, or none"
+        )
+    return names
 
 
-def _text(path: Path | None) -> str:
-    return "" if path is None else str(path)
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number above 0")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int, int]:

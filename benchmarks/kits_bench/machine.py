@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,21 @@ def machine_facts() -> Mapping[str, object]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.system(),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": versions(*MEASURED_WITH),
+        "versions": engine_versions(),
         "commit": commit(),
     }
+
+
+def engine_versions() -> Mapping[str, str]:
+    """The versions of everything that a measurement depends on."""
+    return versions(*MEASURED_WITH)
+
+
+def machine_name() -> str:
+    """A short name of this machine for a folder: its processor and its cores."""
+    plain = re.sub(r"\((r|tm)\)|cpu|processor|@.*", " ", processor_name().lower())
+    words = re.findall(r"[a-z0-9]+", plain)
+    return "-".join([*words, str(len(os.sched_getaffinity(0))), "cores"])
 
 
 def processor_name() -> str:
@@ -35,8 +48,11 @@ def processor_name() -> str:
 def commit() -> str | None:
     """The commit of the working tree, marked where it has changes; None outside a repository."""
     here = Path(__file__).parent
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=here, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:  # no git here
+        return None
     return told.stdout.strip() or None if told.returncode == 0 else None

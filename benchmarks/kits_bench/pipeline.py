@@ -1,5 +1,6 @@
-"""Times whole cases, file to files: warm, cold, many in a row, and the memory they take."""
+"""Times whole cases, file to files: cold and many in a row, and the memory they take."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from pathlib import Path
 
 from kits_runtime.cases import find_cases
 from kits_runtime.cohort import run_cohort
-from kits_runtime.memory import Memory
-from kits_runtime.pipeline import Job, job_for, read_case, segment_case, write_case
+from kits_runtime.errors import EngineError
+from kits_runtime.pipeline import job_for
 from kits_runtime.segmenter import Segmenter
 
 Facts = dict[str, object]
 
 _CASES_ON_THEIR_WAY = 3
+_WRITER = ("statistics", "quality", "write", "preview")
 
 # Prints the seconds from the process's start to the first finished window, and to the labels.
 _COLD = """
@@ -45,40 +47,6 @@ with Segmenter.from_bundle(sys.argv[3] or None, backend=sys.argv[4]) as segmente
 """
 
 
-def warm_latency(segmenter: Segmenter, source: Path, *, repeats: int) -> list[Facts]:
-    """Each case file to files, in turns; medians of milliseconds by phase and in total."""
-    cases, memory = find_cases(source), Memory()
-    runs: dict[str, list[Mapping[str, float]]] = {case.name: [] for case in cases}
-    with tempfile.TemporaryDirectory() as out:
-        for round_ in range(repeats + 1):
-            for case in cases:
-                phases = _phases(segmenter, job_for(case, Path(out), with_picture=False), memory)
-                if round_:
-                    runs[case.name].append(phases)
-    return [{"case": case.name, **_medians(runs[case.name])} for case in cases]
-
-
-def _phases(segmenter: Segmenter, job: Job, memory: Memory) -> Mapping[str, float]:
-    start = time.perf_counter()
-    done = segment_case(segmenter, read_case(job, memory=memory))
-    record = write_case(done, segmenter.bundle.manifest.labels)
-    return {**record.run.stage_ms, "wall": (time.perf_counter() - start) * 1e3}
-
-
-def _medians(runs: Sequence[Mapping[str, float]]) -> Facts:
-    phases = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    wall_ms = phases.pop("wall")
-    net_ms = statistics.median(
-        sum(ms for name, ms in run.items() if name.endswith(".net")) for run in runs
-    )
-    return {
-        "wall_ms": round(wall_ms, 1),
-        "net_ms": round(net_ms, 1),
-        "other_ms": round(wall_ms - net_ms, 1),
-        "phase_ms": {name: round(ms, 1) for name, ms in phases.items()},
-    }
-
-
 def cold_start(scan: Path, *, bundle: str, backend: str, repeats: int) -> Facts:
     """Seconds from a process's start to its first finished window and to its labels; medians."""
     firsts, wholes = [], []
@@ -102,13 +70,30 @@ def throughput(segmenter: Segmenter, source: Path) -> Facts:
         outcomes = run_cohort(segmenter, jobs, progress=_ignore, finished=_ignore)
         wall_ms = (time.perf_counter() - start) * 1e3
     phases = [outcome.record.run.stage_ms for outcome in outcomes if outcome.record is not None]
+    if not phases:
+        raise EngineError(
+            f"{source}: found no case that ended well, expected some. Try kits-infer."
+        )
     net_ms = sum(ms for run in phases for name, ms in run.items() if name.endswith(".net"))
     return {
         "cases": len(phases),
         "wall_ms": round(wall_ms, 1),
         "net_ms": round(net_ms, 1),
         "wall_over_net": round(wall_ms / net_ms, 3),
+        "cases_per_minute": round(len(phases) / wall_ms * 6e4, 3),
+        "busy_share": {name: round(ms / wall_ms, 4) for name, ms in _busy_ms(phases).items()},
     }
+
+
+def _busy_ms(phases: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The milliseconds for which each of the three threads, and the nets, had work."""
+    busy = dict.fromkeys(("read", "segment", "write", "net"), 0.0)
+    for run in phases:
+        for name, ms in run.items():
+            thread = "read" if name == "read" else "write" if name in _WRITER else "segment"
+            busy[thread] += ms
+            busy["net"] += ms if name.endswith(".net") else 0.0
+    return busy
 
 
 def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
@@ -136,9 +121,20 @@ def memory_facts(peaks_mb: Sequence[float]) -> Facts:
 
 
 def _child(code: str, *arguments: str) -> str:
+    paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
     )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise EngineError(
+            f"{arguments[1]}: found a process that ended with code {done.returncode} ({last}), "
+            "expected figures. Try kits-infer on the same scan."
+        )
     return done.stdout
 
 

@@ -6,10 +6,15 @@ from importlib import metadata
 from kits_export.onnx_from_torch import OPSET
 from kits_export.trained import TrainedSystem
 from kits_runtime.manifest.schema import Card, Provenance
+from kits_trt.train.provenance import KITS_LICENCE, has_real_anatomy
 
 INTENDED_USE = (
     "Research on kidney and kidney-tumour segmentation in abdominal CT. "
     "Not a medical device; not for diagnosis or treatment."
+)
+FROZEN_TEST_IS_NONE = (
+    "The frozen test is no test of this bundle: its anatomies are those of KiTS patients, whom the "
+    "training may have seen."
 )
 _UNSAID = "Not said by the checkpoint."
 _TOOLS = ("kits-trt", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
@@ -22,12 +27,14 @@ def card_of(trained: TrainedSystem, remarks: Sequence[str] = ()) -> Card:
     own = facts.get("remarks")
     return Card(
         intended_use=_text(facts.get("intended_use"), INTENDED_USE),
-        training_data=_text(facts.get("data"), _UNSAID),
+        training_data=_training_data(facts),
         licence=_text(facts.get("licence"), _UNSAID),
         metrics=_numbers(metrics) if isinstance(metrics, Mapping) else {},
-        remarks=(*(str(each) for each in own or ()), *remarks)
-        if isinstance(own, list)
-        else (*remarks,),
+        remarks=(
+            *(str(each) for each in (own if isinstance(own, list) else ())),
+            *((FROZEN_TEST_IS_NONE,) if has_real_anatomy(facts) else ()),
+            *remarks,
+        ),
     )
 
 
@@ -40,6 +47,14 @@ def provenance_of(trained: TrainedSystem) -> Provenance:
         opset=OPSET,
         tools={name: metadata.version(name).partition("+")[0] for name in _TOOLS},
     )
+
+
+def _training_data(facts: Mapping[str, object]) -> str:
+    """What the training says of its data; KiTS is named where its licence holds."""
+    said = _text(facts.get("data"), _UNSAID)
+    if facts.get("licence") != KITS_LICENCE or "KiTS" in said:
+        return said
+    return f"{said} Segmentations of KiTS patients had a part in it."
 
 
 def _text(found: object, otherwise: str) -> str:

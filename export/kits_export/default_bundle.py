@@ -17,8 +17,9 @@ from kits_export.findings import table_lines
 from kits_export.masks import VerifyCase
 from kits_export.parity import Gates
 from kits_export.trained import TrainedSystem, trained_from_checkpoint
-from kits_runtime.errors import KitsError
+from kits_runtime.errors import BundleError, KitsError
 from kits_runtime.segmenter import default_bundle_path
+from kits_trt.train.provenance import PHANTOM_LICENCE, has_real_anatomy
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         trained = with_remarks(trained_from_checkpoint(options.ckpt), commit=options.commit)
+        require_free(trained, where=str(options.ckpt))
         made = make_default_bundle(trained, options.out)
     except KitsError as error:
         logger.error("%s", error)
@@ -57,6 +59,22 @@ def with_remarks(trained: TrainedSystem, *, commit: str | None = None) -> Traine
         ],
     }
     return replace(trained, facts=said)
+
+
+def require_free(trained: TrainedSystem, *, where: str) -> None:
+    """Check that the weights are as free as the package that they are to come with.
+
+    Raises:
+        BundleError: patients' data had a part in them, or nobody knows.
+    """
+    licence = trained.facts.get("licence")
+    real = has_real_anatomy(trained.facts)
+    if licence != PHANTOM_LICENCE or real:
+        raise BundleError(
+            f"{where}: found {'data of patients' if real else 'training data'} under licence "
+            f"{licence or 'unknown'!r}, expected procedural phantoms alone, {PHANTOM_LICENCE!r}; "
+            "train on those for the package, or use kits-export for a bundle of your own"
+        )
 
 
 def make_default_bundle(

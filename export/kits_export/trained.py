@@ -21,7 +21,12 @@ from kits_runtime.errors import BundleError, UsageError
 from kits_runtime.pipeline import file_sha256
 from kits_trt.nets import SYSTEM_NETS, SegmentationNet
 from kits_trt.systems import SYSTEMS, Preset, System
-from kits_trt.train.checkpoint import Facts, net_from_state, read_system_checkpoint
+from kits_trt.train.checkpoint import (
+    Facts,
+    net_from_state,
+    read_system_checkpoint,
+    system_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +40,13 @@ class TrainedSystem:
 
 
 def trained_from_checkpoint(path: Path) -> TrainedSystem:
-    """The system that a checkpoint holds.
+    """The system that a checkpoint holds, with cysts as a class where it was trained with them.
 
     Raises:
         BundleError: the file is damaged or not a whole checkpoint of one of our systems.
     """
     nets, facts = read_system_checkpoint(path)
-    system = built_system(str(facts["system"]), str(facts["preset"]))
+    system = system_of(facts, where=str(path))
     return TrainedSystem(system=system, nets=nets, facts=facts, sha256=file_sha256(path))
 
 

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.infer import neighbour_slices
-from kits_runtime.manifest.schema import Patches, Slices
+from kits_runtime.manifest.schema import Patches, Shape3, Slices
 from kits_runtime.windows import padding
 from kits_trt.data.frames import Cut
 from kits_trt.data.plans import Lesson, SampleKey
 from kits_trt.data.stage_pieces import Piece
 from kits_trt.systems.recipe import Crops, SliceRuns
 
+_ON_TARGET = 2 / 3  # of the parts of a plane
 _TRIES = 100  # to meet a voxel that is not of the target; nearly all are not
 
 
@@ -30,7 +31,7 @@ def cut_of(lesson: Lesson, key: SampleKey, rng: np.random.Generator) -> tuple[Pi
         return _crop(lesson, key, windows, rng)
     if isinstance(windows, Patches) and isinstance(draw, SliceRuns):
         piece = pieces[int(rng.integers(len(pieces)))]
-        return piece, _run(lesson, piece, windows, draw.margin_slices, rng)
+        return piece, _run(lesson, piece, windows.shape, draw, rng)
     raise ValueError(
         f"{lesson.stage.name}: found draw {type(draw).__name__} with windows {windows.kind!r}; "
         "expected slice stacks with slices, crops or slice runs with patches"
@@ -71,29 +72,55 @@ def _crop(
             starts.append(int(rng.integers(0, length - size + 1)))
         else:
             starts.append(min(max(voxel[axis] - size // 2, 0), length - size))
-    return piece, _cut_from(starts, windows)
+    return piece, _cut_from(starts, windows.shape)
 
 
 def _run(
-    lesson: Lesson, piece: Piece, windows: Patches, margin: int, rng: np.random.Generator
+    lesson: Lesson, piece: Piece, window: Shape3, draw: SliceRuns, rng: np.random.Generator
 ) -> Cut:
-    depth, length = windows.shape[0], piece.shape[0]
-    starts = [-padding(n, size)[0] for n, size in zip(piece.shape, windows.shape, strict=True)]
-    if length > depth:
-        low, high = 0, length
-        plane = piece.labels.shape[1] * piece.labels.shape[2]
-        parts = _target_parts(lesson, piece)
-        if parts:  # positions rise within a label
-            low = min(int(part[0]) for part in parts) // plane - margin
-            high = max(int(part[-1]) for part in parts) // plane + 1 + margin
-        # Of slices that are fewer than a window's, all are in it.
-        ends = np.clip(sorted((max(low, 0), min(high, length) - depth)), 0, length - depth)
-        starts[0] = int(rng.integers(ends[0], ends[1] + 1))
-    return _cut_from(starts, windows)
+    shape = (window[0], *(draw.part_vox or window[1:]))
+    parts = _target_parts(lesson, piece)
+    starts = [-padding(n, size)[0] for n, size in zip(piece.shape, shape, strict=True)]
+    if piece.shape[0] > shape[0]:
+        starts[0] = _first_slice(piece, parts, shape[0], draw.margin_slices, rng)
+    if draw.part_vox is not None:
+        voxel = _drawn_from(piece, parts, rng) if parts and rng.random() < _ON_TARGET else None
+        for axis in (1, 2):
+            starts[axis] = _first_of_part(
+                piece.shape[axis], shape[axis], voxel and voxel[axis], rng
+            )
+    return _cut_from(starts, shape)
 
 
-def _cut_from(starts: list[int], windows: Patches) -> Cut:
-    depth, height, width = windows.shape
+def _first_slice(
+    piece: Piece,
+    parts: Sequence[NDArray[np.int64]],
+    depth: int,
+    margin: int,
+    rng: np.random.Generator,
+) -> int:
+    low, high, length = 0, piece.shape[0], piece.shape[0]
+    plane = piece.labels.shape[1] * piece.labels.shape[2]
+    if parts:  # positions rise within a label
+        low = min(int(part[0]) for part in parts) // plane - margin
+        high = max(int(part[-1]) for part in parts) // plane + 1 + margin
+    # Of slices that are fewer than a window's, all are in it.
+    ends = np.clip(sorted((max(low, 0), min(high, length) - depth)), 0, length - depth)
+    return int(rng.integers(ends[0], ends[1] + 1))
+
+
+def _first_of_part(length: int, size: int, around: int | None, rng: np.random.Generator) -> int:
+    """Where a part of an axis begins: a quarter of it or less off the middle, or anywhere."""
+    if length <= size:
+        return -padding(length, size)[0]
+    if around is None:
+        return int(rng.integers(0, length - size + 1))
+    off = int(rng.integers(-(size // 4), size // 4 + 1))
+    return min(max(around + off - size // 2, 0), length - size)
+
+
+def _cut_from(starts: list[int], shape: Shape3) -> Cut:
+    depth, height, width = shape
     return Cut(
         rows=np.arange(starts[0], starts[0] + depth),
         corner=(starts[1], starts[2]),

@@ -30,7 +30,7 @@ class Sample:
     """A sample of the net's window.
 
     Attributes:
-        values: Float32, (channels, *window): exactly what the net reads.
+        values: Float32, (channels, *window), or a part of it: exactly what the net reads.
         labels: Uint8, (*window): classes after ``Recipe.target``, of slice stacks those of the
             middle slice.
         case: The name of the case it was drawn from.

@@ -5,7 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kits_runtime.cli.console import EXIT_OK, ProgressLine, exit_code_of, say, version
+from kits_runtime.cli.console import (
+    EXIT_OK,
+    ProgressLine,
+    exit_code_of,
+    interrupted_once,
+    say,
+    version,
+)
 from kits_trt.evaluation.evaluate import evaluate
 from kits_trt.evaluation.gates import check_gates, gate_from_text
 from kits_trt.evaluation.pairs import Pair, find_pairs
@@ -20,7 +27,8 @@ NAME = "kits-eval"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(argv)
-    return exit_code_of(lambda: _run(options), name=NAME, debug=options.debug)
+    with interrupted_once():
+        return exit_code_of(lambda: _run(options), name=NAME, debug=options.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

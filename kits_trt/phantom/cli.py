@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from kits_runtime.cli.console import EXIT_OK, EXIT_USAGE, exit_code_of, say, version
+from kits_runtime.cli.console import (
+    EXIT_OK,
+    EXIT_USAGE,
+    exit_code_of,
+    interrupted_once,
+    say,
+    version,
+)
 from kits_runtime.errors import UsageError
 from kits_trt.phantom.cases import Plan, find_segmentations, make_cases, make_cases_around
 
@@ -19,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
     except SystemExit as ending:  # argparse ends the process after --help, --version and misuse
         return ending.code if isinstance(ending.code, int) else EXIT_USAGE
-    return exit_code_of(lambda: _run(options), name=NAME, debug=False)
+    with interrupted_once():
+        return exit_code_of(lambda: _run(options), name=NAME, debug=False)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -33,13 +33,16 @@ class Crops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceRuns:
-    """As many consecutive slices as the net's window has, whole in plane.
+    """As many consecutive slices as the net's window has.
 
-    They lie within the slices that hold the target and ``margin_slices`` more at either end.
+    They lie within the slices that hold the target and ``margin_slices`` more at either end. In
+    plane they are whole or, with ``part_vox``, a part of that size: two of three lie around a voxel
+    of the target, the others anywhere.
     """
 
     per_case: int
     margin_slices: int
+    part_vox: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

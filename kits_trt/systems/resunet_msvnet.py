@@ -70,6 +70,8 @@ MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
 
+TAUGHT_PART_VOX = (96, 96)  # of small's 128 x 128: half the cost of a step
+
 # Small is taught on rendered scans; real scanners differ from those and from each other.
 SCANNER_CHANGES: tuple[Change, ...] = (
     Contrast(gain=0.1, shift_hu=15.0),
@@ -192,7 +194,11 @@ def _kidney_recipe(preset: Preset) -> Recipe:
     return Recipe(
         stage="kidney",
         target={1: 1, 2: 1, 3: 1},
-        draw=SliceRuns(per_case=1, margin_slices=50),
+        draw=SliceRuns(
+            per_case=1 if published else 2,
+            margin_slices=50,
+            part_vox=None if published else TAUGHT_PART_VOX,
+        ),
         augment=_all((mirror,) if published else (mirror, other_view, *SCANNER_CHANGES)),
         loss=DeepDice(mu=0.33, factor=0.8, every_epochs=15),
         optimiser=Adam(learning_rate=1e-3 if published else 2e-3),

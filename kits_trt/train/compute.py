@@ -14,7 +14,6 @@ from kits_runtime.infer import RunNet
 from kits_trt.nets import SegmentationNet
 
 Floats = NDArray[np.float32]
-_LEAST_VOXELS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +125,18 @@ def memory_told(what: str) -> Iterator[None]:
 
 
 def _compute_small_grids_exactly(convolution: nn.Conv3d) -> None:
-    """Makes a 3D convolution of very few voxels compute in float32 under autocast.
+    """Makes a 3D convolution over a grid shorter than its kernel compute in float32 under autocast.
 
-    In torch 2.13 on a CPU the bfloat16 backward pass of a convolution over 2 x 4 x 4 voxels reads
-    memory that nobody wrote: gradients differ from run to run and now and then are no numbers.
-    From 4 x 4 x 4 voxels on they repeat.
+    In torch 2.13 on a CPU its bfloat16 backward pass reads memory that nobody wrote: gradients are
+    wrong by as much as they are long, differ from run to run and now and then are no numbers. Where
+    no axis is shorter than the kernel they are right (3 x 3 x 3 over 2 x 4 x 4 and 5 x 5 x 5 over
+    4 x 8 x 8 voxels are wrong; 3 x 3 x 3 over 4 x 4 x 4 and 5 x 5 x 5 over 8 x 8 x 8 are not).
     """
     forward = convolution.forward
 
     def careful(features: Tensor) -> Tensor:
-        if features[0, 0].numel() >= _LEAST_VOXELS:
+        axes = zip(features.shape[2:], convolution.kernel_size, strict=True)
+        if all(length >= kernel for length, kernel in axes):
             return forward(features)
         with torch.autocast("cpu", enabled=False):
             return forward(features.float())

@@ -18,6 +18,8 @@ KITS_LICENCE = "CC BY-NC-SA 4.0"
 PHANTOM_LICENCE = "Apache-2.0"
 UNKNOWN_LICENCE = "unknown: the licence of the training data is not known"
 
+_PROCEDURAL = "phantom"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
@@ -33,6 +35,11 @@ class DataFacts:
     licence: str
     sha256: str
     cases: tuple[str, ...]
+
+    @property
+    def real_anatomy(self) -> bool:
+        """Whether segmentations of patients have a part in it: in all but procedural phantoms."""
+        return self.kind != _PROCEDURAL
 
 
 def data_facts(
@@ -64,11 +71,43 @@ def joint_licence(licences: Iterable[str]) -> str:
     return next((known for known in order[:2] if known in licences), (stated or order[2:])[0])
 
 
+def with_origin(facts: Mapping[str, object], earlier: Mapping[str, object]) -> dict[str, object]:
+    """A checkpoint's facts, when weights with other facts had a part in it as well.
+
+    The licence is the stricter one, and real anatomy stays real.
+    """
+    data = facts.get("data")
+    return {
+        **facts,
+        "licence": joint_licence(
+            str(each.get("licence", UNKNOWN_LICENCE)) for each in (facts, earlier)
+        ),
+        "data": {
+            **(data if isinstance(data, Mapping) else {}),
+            "real_anatomy": has_real_anatomy(facts) or has_real_anatomy(earlier),
+        },
+    }
+
+
+def has_real_anatomy(facts: Mapping[str, object]) -> bool:
+    """Whether a checkpoint's facts say that patients' anatomies have a part in its weights.
+
+    Where they do not say, their kind of data tells, or else their licence.
+    """
+    data = facts.get("data")
+    said = data if isinstance(data, Mapping) else {}
+    if isinstance(said.get("real_anatomy"), bool):
+        return bool(said["real_anatomy"])
+    if "kind" in said:
+        return bool(said["kind"] != _PROCEDURAL)
+    return facts.get("licence") == KITS_LICENCE
+
+
 def described(data: DataFacts, *, teaching: int, cyst: Cyst) -> str:
     """A sentence on the data, for people."""
     what = {
         "phantom": "procedural phantoms of this project; no patient's image or label",
-        "phantom around real anatomy": "phantoms of this project around segmentations of patients",
+        "phantom around real anatomy": "phantoms of this project with anatomies of KiTS patients",
         "kits": "cases in the layout of the KiTS challenges",
         "nnunet": "cases in nnU-Net's raw layout",
     }[data.kind]
@@ -108,12 +147,14 @@ def tool_versions() -> Mapping[str, str]:
 
 def _kind_and_licence(folder: Path, cases: Sequence[TrainingCase]) -> tuple[str, str]:
     marked = read_marked(folder)
+    anatomy = any(marked[case.name].anatomy for case in cases if case.name in marked)
     if cases and all(case.name in marked for case in cases):
-        if any(marked[case.name].anatomy for case in cases):
+        if anatomy:
             return "phantom around real anatomy", KITS_LICENCE
-        return "phantom", PHANTOM_LICENCE
+        return _PROCEDURAL, PHANTOM_LICENCE
     if (folder / "dataset.json").is_file():
-        return "nnunet", _stated_licence(folder / "dataset.json")
+        stated = _stated_licence(folder / "dataset.json")
+        return "nnunet", joint_licence([stated, KITS_LICENCE]) if anatomy else stated
     return "kits", KITS_LICENCE
 
 

@@ -26,6 +26,7 @@ from kits_trt.train.provenance import (
     joint_licence,
     plain_recipe,
     tool_versions,
+    with_origin,
 )
 from kits_trt.train.ranks import Ranks
 from kits_trt.train.run_folder import BEST, LAST, RECORD, STATE, RunFolder, copied_state
@@ -139,9 +140,10 @@ def _begun(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Teller) ->
     licences = [wanted.data.facts.licence]
     if wanted.data.validating_facts is not None:
         licences.append(wanted.data.validating_facts.licence)
+    facts = _facts(wanted, joint_licence(licences))
     if started is not None:
-        licences.append(str(started[1].get("licence", "unknown")))
-    folder = RunFolder(path=wanted.out, facts=_facts(wanted, joint_licence(licences)))
+        facts = with_origin(facts, started[1])
+    folder = RunFolder(path=wanted.out, facts=facts)
     run = Run(
         wanted=wanted,
         compute=compute,
@@ -195,6 +197,9 @@ def _facts(wanted: Wanted, licence: str) -> dict[str, object]:
             "cases": list(data.facts.cases),
             "validation_cases": [case.name for case in data.validating],
             "cyst": data.cyst,
+            "real_anatomy": any(
+                each.real_anatomy for each in (data.facts, data.validating_facts) if each
+            ),
         },
         "recipes": {net: plain_recipe(recipe) for net, recipe in system.recipes.items()},
     }
@@ -216,6 +221,7 @@ def _take_up(run: Run) -> None:
             f"{folder.path}: found a run with {', '.join(last)} already; expected none; add "
             "--resume to go on with it, or choose another --out"
         )
+    folder.facts = with_origin(folder.facts, facts)
     folder.last = {name: copied_state(net) for name, net in last.items()}
     if (folder.path / BEST).is_file():
         best, facts = read_trained_nets(folder.path / BEST)

@@ -3,13 +3,12 @@
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from kits_runtime.cli.console import ProgressLine
+from kits_runtime.cli.console import ProgressLine, clock_time
 
 if TYPE_CHECKING:
     from kits_trt.train.course import Course, Validation
 
 _PLAIN_EVERY_S = 30.0
-_BAR = 24
 
 
 class Teller:
@@ -38,10 +37,10 @@ class Teller:
             self._since = (course.step, now)
         done, begun = course.step - self._since[0], self._since[1]
         pace = done / (now - begun) if done and now > begun else 0.0
-        rest = f", {_clock((steps - course.step) / pace)} left" if pace else ""
+        rest = f", {clock_time((steps - course.step) / pace)} left" if pace else ""
         told = f"{course.net}: step {course.step} of {steps}, loss {loss:.4f}{rest}"
         if self._moves:
-            self._line.show(f"{_bar(course.step / steps)} {told}")
+            self._line.show_bar(course.step / steps, told)
         elif self._plain and now - self._told_at >= _PLAIN_EVERY_S:
             self._told_at = now
             self.say(told)
@@ -58,7 +57,7 @@ class Teller:
 
     def validating(self, net: str, done: int, total: int) -> None:
         """Tells how many cases have been validated."""
-        self._line.show(f"{_bar(done / total)} {net}: validating case {done} of {total}")
+        self._line.show_bar(done / total, f"{net}: validating case {done} of {total}")
 
     def preparing(self, done: int, total: int, case: str) -> None:
         """Tells which case has been prepared."""
@@ -78,18 +77,7 @@ class Teller:
 
     def _count(self, done: int, total: int, text: str) -> None:
         if self._moves:
-            self._line.show(f"{_bar(done / total)} {text}")
+            self._line.show_bar(done / total, text)
         elif self._plain and (done == total or time.monotonic() - self._told_at > _PLAIN_EVERY_S):
             self._told_at = time.monotonic()
             self.say(text)
-
-
-def _bar(share: float) -> str:
-    full = round(_BAR * min(1.0, share))
-    return f"[{'#' * full}{'.' * (_BAR - full)}]"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 Progress = Callable[[Job, str, float], None]
 
+# The stages of a case around those of its manifest.
+READING = "reading"
+WRITING = "writing"
+
 _POLL_S = 0.1
 _CASES_ON_THEIR_WAY = 3
 
@@ -93,11 +97,13 @@ def run_cohort(
     """Segments all cases; ``finished`` is told of each as it ends, from whichever thread ends it.
 
     Cases for which ``is_done`` says yes are skipped; it is asked just before a scan would be read.
+    ``progress`` is told a case's stage and its share, also of ``READING`` and ``WRITING``, from
+    whichever thread is at it.
 
     An exception that is no case's own, an interrupt above all, ends the run: the case being written
     is finished, the others leave nothing.
     """
-    run = _Run(segmenter, finished)
+    run = _Run(segmenter, finished, progress)
     workers = [
         _Worker(lambda: run.read_all(jobs, is_done), run.stop),
         _Worker(run.write_all, run.stop),
@@ -105,7 +111,7 @@ def run_cohort(
     try:
         for worker in workers:
             worker.start()
-        run.segment_all(progress)
+        run.segment_all()
     except _Stopped:
         pass
     except BaseException:
@@ -122,12 +128,18 @@ def run_cohort(
 class _Run:
     """What the three threads of one run share."""
 
-    def __init__(self, segmenter: Segmenter, finished: Callable[[CaseOutcome], None]) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        finished: Callable[[CaseOutcome], None],
+        progress: Progress,
+    ) -> None:
         self.stop = threading.Event()
         self.outcomes: dict[Job, CaseOutcome] = {}
         self._segmenter = segmenter
         self._memory = Memory()
         self._finished = finished
+        self._progress = progress
         self._telling = threading.Lock()
         self._room = threading.Semaphore(_CASES_ON_THEIR_WAY)
         self._scans: _Belt[ReadCase] = _Belt(self.stop)
@@ -139,17 +151,19 @@ class _Run:
             if is_done(job):
                 self._end(CaseOutcome(job=job))
                 continue
+            self._progress(job, READING, 0.0)
             read = _tried(job, partial(read_case, job, memory=self._memory))
             if isinstance(read, CaseOutcome):
                 self._end(read)
             else:
+                self._progress(job, READING, 1.0)
                 self._scans.put(read)
             del read
         self._scans.end()
 
-    def segment_all(self, progress: Progress) -> None:
+    def segment_all(self) -> None:
         while (read := self._scans.take()) is not None:
-            case = _tried(read.job, partial(self._segmented, read, progress))
+            case = _tried(read.job, partial(self._segmented, read))
             del read
             if isinstance(case, CaseOutcome):
                 self._end(case)
@@ -162,6 +176,7 @@ class _Run:
         names = self._segmenter.bundle.manifest.labels
         while (case := self._masks.take()) is not None:
             job = case.read.job
+            self._progress(job, WRITING, 0.0)
             record = _tried(job, partial(write_case, case, names))
             del case  # before there is room for the next
             if isinstance(record, CaseOutcome):
@@ -169,8 +184,8 @@ class _Run:
             else:
                 self._end(CaseOutcome(job=job, record=record))
 
-    def _segmented(self, read: ReadCase, progress: Progress) -> SegmentedCase:
-        return segment_case(self._segmenter, read, progress=partial(progress, read.job))
+    def _segmented(self, read: ReadCase) -> SegmentedCase:
+        return segment_case(self._segmenter, read, progress=partial(self._progress, read.job))
 
     def _end(self, outcome: CaseOutcome) -> None:
         with self._telling:

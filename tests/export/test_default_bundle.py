@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from trained_nets import Bright, case, trained
 
 from kits_export.card import card_of, provenance_of
-from kits_export.default_bundle import make_default_bundle, with_remarks
+from kits_export.default_bundle import main, make_default_bundle, require_free, with_remarks
 from kits_export.trained import trained_from_checkpoint
 from kits_runtime.bundle import open_bundle
 from kits_runtime.segmenter import Segmenter, default_bundle_path
@@ -40,6 +41,51 @@ def test_the_card_tells_what_the_training_says_and_what_is_remarked(tmp_path: Pa
     assert card.metrics["msvnet: steps"] == 7
     assert "Kidneys include cysts." in card.remarks[1]
     assert provenance_of(made).commit == "abc"
+
+
+FREE = {"licence": "Apache-2.0", "data": {"kind": "phantom", "real_anatomy": False}}
+KITS = {
+    "licence": "CC BY-NC-SA 4.0",
+    "data": {"kind": "phantom", "real_anatomy": True, "description": "phantoms and more."},
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "complaint"),
+    [
+        (KITS, "found data of patients under licence 'CC BY-NC-SA 4.0'"),
+        ({**FREE, "data": {"kind": "nnunet"}}, "found data of patients under licence 'Apache-2.0'"),
+        ({}, "found training data under licence 'unknown'"),
+    ],
+    ids=["kits", "nnunet", "unsaid"],
+)
+def test_the_package_takes_no_weights_from_patients_data(
+    facts: dict[str, object],
+    complaint: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.manual_seed(0)
+    nets = {name: build_net(name, "small") for name in NETS}
+    path = tmp_path / "best.safetensors"
+    write_system_checkpoint(path, nets, {"system": "resunet-msvnet", "preset": "small", **facts})
+    with caplog.at_level("INFO"):
+        assert main(["--ckpt", str(path), "-o", str(tmp_path / "made.kits")]) == 4
+    (told,) = caplog.messages
+    assert told.startswith(f"{path}: {complaint}, expected procedural phantoms alone, 'Apache-2.0'")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_card_of_patients_data_names_them_and_what_is_no_test() -> None:
+    card = card_of(trained(Bright(), **KITS))
+    assert card.licence == "CC BY-NC-SA 4.0"
+    assert card.training_data == (
+        "phantoms and more. Segmentations of KiTS patients had a part in it."
+    )
+    assert [each for each in card.remarks if each.startswith("The frozen test is no test")]
+    free = trained(Bright(), **FREE)
+    require_free(free, where="here")
+    assert card_of(free).remarks == ()
 
 
 def test_the_bundle_replaces_its_forerunner_and_stores_halves(tmp_path: Path) -> None:

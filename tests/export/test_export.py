@@ -11,7 +11,6 @@ import pytest
 import torch
 from bundles import phantom
 from onnx import numpy_helper
-from torch import nn
 from trained_nets import Bright, case, scaled_to, trained
 
 import kits_export.sides as sides
@@ -22,7 +21,6 @@ from kits_export.masks import (
     PHANTOM_SPACING_MM,
     phantom_cases,
 )
-from kits_export.onnx_from_torch import onnx_from_net
 from kits_export.parity import Gates
 from kits_export.sides import why_not
 from kits_export.trained import TrainedSystem
@@ -31,23 +29,7 @@ from kits_runtime.errors import BundleError, KitsError, ParityError, UsageError
 from kits_runtime.segmenter import Segmenter
 from kits_trt.phantom import draw_patient, render
 
-_GRAPHS: dict[bytes, onnx.ModelProto] = {}
 LENIENT = ExportOptions(gates=Gates(allow_unverified=True))
-
-
-@pytest.fixture(autouse=True)
-def _cached_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter of torch takes seconds; equal nets give equal graphs."""
-    monkeypatch.setattr(sides, "onnx_from_net", _cached)
-
-
-def _cached(net: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelProto:
-    weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
-    if weights not in _GRAPHS:
-        _GRAPHS[weights] = onnx_from_net(net, input_shape=input_shape)
-    model = onnx.ModelProto()
-    model.CopyFrom(_GRAPHS[weights])
-    return model
 
 
 def refused(system: TrainedSystem, out: Path, options: ExportOptions | None = None) -> str:

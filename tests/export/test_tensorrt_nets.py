@@ -6,8 +6,10 @@ import itertools
 import onnx
 import pytest
 import torch
+from exported_nets import exported
 from rtx import rtx_or_skip
 
+from kits_export.half_graph import half_from_float
 from kits_export.half_storage import store_weights_as_half
 from kits_export.onnx_from_torch import INPUT_NAME, OUTPUT_NAME, onnx_from_net
 from kits_runtime.engines.protocol import NetSpec
@@ -16,7 +18,7 @@ from kits_trt.nets import NETS, NetConfig, build_net, net_config
 from kits_trt.nets.cost import net_cost
 
 BATCH = 4
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16")
 CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120")
 
 
@@ -26,22 +28,28 @@ def rtx() -> Library:
 
 
 @functools.cache
-def _exported(config: NetConfig) -> onnx.ModelProto:
+def _fresh(config: NetConfig) -> onnx.ModelProto:
     """Nets of equal configuration are one: all three V-Nets, both Res-UNets."""
     torch.manual_seed(0)
     return onnx_from_net(config.build(), input_shape=config.patch_shape)
 
 
-def exported(name: str, preset: str, precision: str = "fp32") -> bytes:
-    """The net's file with fresh weights; the forms of all precisions are made here."""
-    model = _exported(net_config(name, preset))
-    made = {"fp32": lambda: model}[precision]()
-    return bytes(made.SerializeToString())
+def graph_of(name: str, preset: str) -> onnx.ModelProto:
+    """The net's float32 graph, exported once for all precisions and capabilities."""
+    return exported(name) if preset == "small" else _fresh(net_config(name, preset))
+
+
+def content_of(name: str, preset: str, precision: str) -> bytes:
+    """The net's file in a precision, as a bundle holds it."""
+    model = graph_of(name, preset)
+    if precision == "fp16":
+        model = half_from_float(model).model
+    return bytes(model.SerializeToString())
 
 
 def spec_of(name: str, preset: str) -> NetSpec:
     shape = net_config(name, preset).patch_shape
-    output = _exported(net_config(name, preset)).graph.output[0].type.tensor_type.shape
+    output = graph_of(name, preset).graph.output[0].type.tensor_type.shape
     return NetSpec(
         name=name,
         input_name=INPUT_NAME,
@@ -58,7 +66,7 @@ def built(rtx: Library, name: str, preset: str, *, capability: str, precision: s
         batch=BATCH,
         compute_capabilities=(capability,),
     )
-    content = exported(name, preset, precision)
+    content = content_of(name, preset, precision)
     return build_engine(content, spec_of(name, preset), library=rtx, options=options)
 
 
@@ -72,9 +80,7 @@ def check(rtx: Library, name: str, preset: str, *, capability: str, precision: s
         assert engine.half.share >= 0.9
     else:
         assert engine.half.half_flops == 0
-    weights = sum(
-        len(item.raw_data) for item in _exported(net_config(name, preset)).graph.initializer
-    )
+    weights = sum(len(item.raw_data) for item in graph_of(name, preset).graph.initializer)
     assert len(engine.data) > weights / (2 if precision == "fp16" else 1)
     assert engine.warnings == ()
 
@@ -106,8 +112,7 @@ def test_every_paper_net_becomes_an_engine(rtx: Library, name: str, precision: s
 
 @pytest.mark.parametrize("name", ["msvnet", "unet"])
 def test_a_net_with_weights_stored_as_half_becomes_the_same_engine(rtx: Library, name: str) -> None:
-    config = net_config(name, "small")
-    stored = bytes(store_weights_as_half(_exported(config)).SerializeToString())
+    stored = bytes(store_weights_as_half(exported(name)).SerializeToString())
     options = BuildOptions(precision="fp32", compute_capabilities=("SM86",), batch=BATCH)
     engine = build_engine(stored, spec_of(name, "small"), library=rtx, options=options)
     plain = built(rtx, name, "small", capability="SM86", precision="fp32")

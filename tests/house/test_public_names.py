@@ -2,6 +2,8 @@
 
 from types import ModuleType
 
+import pytest
+
 import kits_runtime
 
 PUBLIC_NAMES = [
@@ -44,3 +46,12 @@ def test_runtime_shows_no_name_beyond_the_pinned_ones() -> None:
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert shown <= set(PUBLIC_NAMES)
+
+
+def test_every_pinned_name_is_listed_before_anyone_asks_for_it() -> None:
+    assert set(PUBLIC_NAMES) <= set(dir(kits_runtime))
+
+
+def test_another_name_is_refused_as_modules_do() -> None:
+    with pytest.raises(AttributeError, match="'kits_runtime' has no attribute 'read_scans'"):
+        _ = kits_runtime.read_scans  # type: ignore[attr-defined]

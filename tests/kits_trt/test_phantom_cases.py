@@ -40,7 +40,7 @@ def write_labels(folder: Path, labels: np.ndarray, affine: np.ndarray) -> Path:
 def test_cases_have_the_layout_of_kits(tmp_path: Path) -> None:
     assert main([str(tmp_path / "set"), "--cases", "2", "--seed", "3", *SMALL]) == 0
     folders = sorted(path.name for path in (tmp_path / "set").iterdir())
-    assert folders == ["case_00000", "case_00001"]
+    assert folders == ["case_00000", "case_00001", "phantom.json"]
     for name, dtype in (("imaging", np.int16), ("segmentation", np.uint8)):
         data, image = load(tmp_path / "set" / "case_00001", name)
         assert data.dtype == dtype
@@ -144,7 +144,8 @@ def test_anatomy_takes_the_first_cases_asked_for(tmp_path: Path) -> None:
         write_labels(tmp_path / "in" / name, real_like_labels(), kits_affine(REAL_SPACING))
     run = [str(tmp_path / "out"), "--anatomy", str(tmp_path / "in"), "-q", "--cases", "1"]
     assert main(run) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["case_00001"]
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["case_00001", "phantom.json"]
     assert main([*run[:-1], "3", "--overwrite"]) == 2
 
 
@@ -267,7 +268,7 @@ def test_interrupt_leaves_finished_cases_and_no_part(
     monkeypatch.setattr(cases_module, "_write_packed", interrupted)
     assert main([str(tmp_path), "--cases", "3", *SMALL]) == 130
     assert "interrupted" in one_line(capsys)
-    assert [path.name for path in tmp_path.iterdir()] == ["case_00000"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["case_00000", "phantom.json"]
 
 
 def test_progress_goes_to_stderr_and_quiet_says_nothing(

@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 import tracemalloc
 from importlib import metadata
@@ -89,3 +90,11 @@ def test_memory_is_told_in_millions_of_bytes() -> None:
     high_water = next(line.split() for line in lines if line.startswith("VmHWM:"))
     assert high_water[2] == "kB"
     assert peak_rss_mb() == pytest.approx(int(high_water[1]) * 1024 / 1e6, rel=0.05)
+
+
+def test_the_peak_is_not_that_of_the_parent() -> None:
+    held = np.ones(50_000_000)  # 400 MB that a child has nothing to do with
+    code = "from kits_runtime.record import peak_rss_mb; print(peak_rss_mb())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert held[-1] == 1
+    assert 20 < float(told.stdout) < 300

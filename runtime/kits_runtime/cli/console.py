@@ -13,16 +13,16 @@ from importlib import metadata
 from types import FrameType
 from typing import TextIO
 
+from kits_runtime.cli.start import ENDS, EXIT_INTERRUPTED
 from kits_runtime.errors import KitsError
 
 EXIT_OK = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 8
-EXIT_INTERRUPTED = 130
 
-_ENDS = (signal.SIGINT, signal.SIGTERM)
 _WIND_DOWN_S = 10.0
+_MOST_CELLS, _FEWEST_CELLS = 24, 6
 
 
 def exit_code_of(command: Callable[[], int], *, name: str, debug: bool) -> int:
@@ -48,7 +48,7 @@ def interrupted_once() -> Iterator[None]:
     stays behind, which takes a moment.
     """
     heard_at = -math.inf
-    kinds = [kind for kind in _ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
+    kinds = [kind for kind in ENDS if signal.getsignal(kind) is not signal.SIG_IGN]
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         nonlocal heard_at
@@ -92,6 +92,19 @@ def set_up_logging(*, verbose: bool, debug: bool) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
+def bar(share: float, cells: int) -> str:
+    """A bar of so many cells between brackets, filled up to a share from 0 to 1."""
+    full = int(cells * min(1.0, max(0.0, share)))
+    return f"[{'#' * full}{'.' * (cells - full)}]"
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as people read a clock: 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 class ProgressLine:
     """One line on a terminal that is written over while a case runs; nothing elsewhere."""
 
@@ -102,12 +115,16 @@ class ProgressLine:
 
     def show(self, text: str) -> None:
         """Replaces the line; a text that is too long for the terminal is cut off."""
-        if not self._enabled:
-            return
-        text = text[: max(1, shutil.get_terminal_size().columns - 1)]
-        self._stream.write("\r" + text.ljust(self._width))
-        self._stream.flush()
-        self._width = len(text)
+        if self._enabled:
+            self._replace(text, self._room())
+
+    def show_bar(self, share: float, text: str) -> None:
+        """The same with a bar before the text, as long as there is room for, or none."""
+        if self._enabled:
+            room = self._room()
+            cells = min(_MOST_CELLS, room - len(text) - len("[] "))
+            drawn = f"{bar(share, cells)} " if cells >= _FEWEST_CELLS else ""
+            self._replace(drawn + text, room)
 
     def clear(self) -> None:
         """Removes the line."""
@@ -115,6 +132,15 @@ class ProgressLine:
             self._stream.write("\r" + " " * self._width + "\r")
             self._stream.flush()
             self._width = 0
+
+    def _room(self) -> int:
+        return max(1, shutil.get_terminal_size().columns - 1)
+
+    def _replace(self, text: str, room: int) -> None:
+        text = text[:room]
+        self._stream.write("\r" + text.ljust(min(self._width, room)))
+        self._stream.flush()
+        self._width = len(text)
 
 
 def _reported(error: BaseException, name: str, code: int, *, debug: bool) -> int:

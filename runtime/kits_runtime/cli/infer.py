@@ -109,24 +109,32 @@ def _infer(options: argparse.Namespace) -> int:
     reporter.event(
         "start", {"version": version(), "cases": len(jobs), "output": str(options.output)}
     )
-    with (
-        Segmenter.from_bundle(
-            options.bundle,
-            backend=options.backend,
-            options=EngineOptions(
-                threads=options.threads,
-                engine_cache=cache_folder(os.environ),
-                device=_gpu_index(options.device),
-            ),
-            gpu=GpuUse(device=_device_kind(options.device), max_bytes=options.max_gpu_mem << 20),
-        ) as segmenter,
-        _locked(options.output),
-    ):
-        backend = segmenter.backend
-        rejected = "".join(f"; not {name}: {why}" for name, why in backend.rejected)
-        reporter.say(f"backend {backend.name} ({backend.precision}): {backend.reason}{rejected}")
-        remove_abandoned(options.output, _result_names(jobs))
-        outcomes = _run(segmenter, jobs, reporter, options)
+    try:
+        reporter.opening("the bundle")
+        with (
+            Segmenter.from_bundle(
+                options.bundle,
+                backend=options.backend,
+                options=EngineOptions(
+                    threads=options.threads,
+                    engine_cache=cache_folder(os.environ),
+                    device=_gpu_index(options.device),
+                ),
+                gpu=GpuUse(
+                    device=_device_kind(options.device), max_bytes=options.max_gpu_mem << 20
+                ),
+            ) as segmenter,
+            _locked(options.output),
+        ):
+            backend = segmenter.backend
+            rejected = "".join(f"; not {name}: {why}" for name, why in backend.rejected)
+            reporter.say(
+                f"backend {backend.name} ({backend.precision}): {backend.reason}{rejected}"
+            )
+            remove_abandoned(options.output, _result_names(jobs))
+            outcomes = _run(segmenter, jobs, reporter, options)
+    finally:
+        reporter.end()
     return _exit_code(outcomes, options.input)
 
 
@@ -143,12 +151,12 @@ def _run(
     def is_done(job: Job) -> bool:
         return bool(options.skip_existing) and is_up_to_date(job, segmenter)
 
+    reporter.begin([stage.name for stage in segmenter.bundle.manifest.stages])
     try:
         return run_cohort(
             segmenter, jobs, progress=reporter.progress, finished=finished, is_done=is_done
         )
     finally:
-        reporter.end()
         reporter.event("end", {"ended": len(ended), "cases": len(jobs)})
         if len(jobs) > 1:
             labels = segmenter.bundle.manifest.labels

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kits_runtime.bundle import open_bundle
-from kits_runtime.cli.console import EXIT_OK, exit_code_of, version
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, version
 from kits_runtime.engine_facts import cache_facts, engine_facts, gpu_facts, holds_engines
 from kits_runtime.engines.engine_cache import cache_folder
 from kits_runtime.engines.engine_record import ENGINE_SUFFIX
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="with tracebacks")
     parser.add_argument("--version", action="version", version=f"kits-info {version()}")
     options = parser.parse_args(argv)
-    return exit_code_of(lambda: _info(options), name="kits-info", debug=options.debug)
+    with interrupted_once():
+        return exit_code_of(lambda: _info(options), name="kits-info", debug=options.debug)
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kits_runtime.cli.console import ProgressLine, error_line
-from kits_runtime.cohort import CaseOutcome
+from kits_runtime.cli.console import ProgressLine, clock_time, error_line
+from kits_runtime.cli.course import Course
+from kits_runtime.cohort import READING, WRITING, CaseOutcome
 from kits_runtime.files import replacing
 from kits_runtime.pipeline import Job
 
@@ -27,8 +28,7 @@ class Reporter:
         self._line = ProgressLine(stream, enabled=progress and not quiet)
         self._log = log
         self._done = 0
-        self._skipped = 0
-        self._begun = time.monotonic()
+        self._course: Course | None = None
         self._turn = threading.RLock()  # cases end in other threads than they progress in
 
     def say(self, text: str) -> None:
@@ -36,11 +36,20 @@ class Reporter:
         if not self._quiet:
             self._write(text)
 
+    def opening(self, what: str) -> None:
+        """Shows that something is being opened, before there are cases to tell of."""
+        self._line.show_bar(0.0, f"opening {what}")
+
+    def begin(self, stages: Sequence[str]) -> None:
+        """The cases begin now; ``stages`` are the manifest's, in order."""
+        self._course = Course(cases=self._cases, stages=stages)
+
     def progress(self, job: Job, stage: str, share: float) -> None:
-        """Shows how far a case is."""
+        """Shows how far a case is, and the run."""
         with self._turn:
-            text = f"{job.case.name}: {stage} {share:4.0%}{self._time_left()}"
-            self._line.show(self._counted(self._done + 1) + text)
+            if self._course is not None:
+                self._course.at(job, stage, share)
+                self._show(self._course)
 
     def finished(self, outcome: CaseOutcome) -> None:
         """Tells how a case ended; the failure of an only case is left to who ends the command."""
@@ -51,11 +60,14 @@ class Reporter:
                 if self._cases > 1:
                     self._write(f"{count}{name}: failed: {error_line(outcome.error)}")
             elif outcome.record is None:
-                self._skipped += 1
                 self.say(f"{count}{name}: skipped, its result is up to date")
             else:
                 self.say(count + _told(outcome))
             self.event("case", summary_row(outcome))
+            if self._course is not None:
+                record = outcome.record
+                self._course.ended(outcome.job, None if record is None else record.run.stage_ms)
+                self._show(self._course)
 
     def event(self, name: str, facts: Mapping[str, object]) -> None:
         """Adds a line to the JSON log, where there is one."""
@@ -70,12 +82,16 @@ class Reporter:
     def _counted(self, number: int) -> str:
         return f"[{number}/{self._cases}] " if self._cases > 1 else ""
 
-    def _time_left(self) -> str:
-        computed = self._done - self._skipped
-        if not computed:
-            return ""
-        seconds = (time.monotonic() - self._begun) / computed * (self._cases - self._done)
-        return f", {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+    def _show(self, course: Course) -> None:
+        shown = course.shown()
+        if shown is None:
+            return
+        job, stage, share = shown
+        seconds = course.seconds_left()
+        within = "" if stage in (READING, WRITING) else f" {share:.0%}"
+        rest = "" if seconds is None else f", {clock_time(seconds)} left"
+        text = f"{course.share:4.0%} {self._counted(self._done + 1)}{job.case.name}: {stage}"
+        self._line.show_bar(course.share, text + within + rest)
 
     def _write(self, text: str) -> None:
         with self._turn:

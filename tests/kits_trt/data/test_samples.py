@@ -418,3 +418,22 @@ def test_runs_longer_than_the_target_and_its_margin_hold_all_of_it() -> None:
     assert runs(30, slice(14, 16), margin=1, window=10) == set(range(7, 14))
     assert runs(30, slice(0, 2), margin=1, window=10) == {0}
     assert runs(6, slice(2, 4), margin=1, window=8) == {-1000}
+
+
+def test_parts_of_a_run_lie_around_the_target_two_times_of_three() -> None:
+    labels = np.zeros((4, 40, 60), np.uint8)
+    labels[:, 30, 50] = 1
+    hu = np.arange(40 * 60).reshape(1, 40, 60) + np.zeros((4, 1, 1), np.int64)
+    draw = SliceRuns(per_case=600, margin_slices=0, part_vox=(8, 16))
+    taught = lesson(recipe(draw, target={1: 1}), patches(4, 40, 60), [piece(hu, labels)])
+    samples = [draw_sample(taught, key) for key in plan_epoch(taught, seed=0, epoch=0)]
+
+    corners = [divmod(int(sample.values[0, 0, 0, 0]), 60) for sample in samples]
+    assert {sample.values.shape for sample in samples} == {(1, 4, 8, 16)}
+    assert {sample.labels.shape for sample in samples} == {(4, 8, 16)}
+    assert all(0 <= y <= 32 and 0 <= x <= 44 for y, x in corners)
+    holding = np.mean([bool(sample.labels.any()) for sample in samples])
+    by_chance = 1 / 3 * (8 * 10) / (33 * 45)  # 23 <= y <= 30 and 35 <= x <= 44
+    assert abs(holding - (2 / 3 + by_chance)) < 0.06
+    around = {(y, x) for y, x in corners if 24 <= y <= 28 and 38 <= x <= 44}
+    assert len(around) > 20

@@ -16,13 +16,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from training_cases import anatomy, write_case, write_nifti
 
+from kits_trt.data.datasets import TrainingCase
 from kits_trt.phantom.marker import Origin, mark_phantom
 from kits_trt.systems import SYSTEMS
 from kits_trt.train.checkpoint import read_system_checkpoint, read_trained_nets
 from kits_trt.train.cli import main
+from kits_trt.train.provenance import data_facts, has_real_anatomy
 
 FAST = ("--preset", "small", "--batch-size", "2", "--threads", "1", "--workers", "1")
 KIDNEY, TUMOUR = "kidney-unet", "tumour-unet"
+PATIENCE_S = 240  # for machines that do much else
 
 
 @pytest.fixture
@@ -110,13 +113,13 @@ def test_ctrl_c_saves_and_the_rest_is_done_by_resume(data: Path, tmp_path: Path)
         text=True,
     )
     # The cases are prepared by the time the record tells of their split; the steps follow.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not (out / "run.json").is_file() or "teaching" not in (out / "run.json").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert KIDNEY in read_trained_nets(out / "last.safetensors")[0]
@@ -186,6 +189,34 @@ def test_weights_from_phantoms_alone_are_free(data: Path, tmp_path: Path) -> Non
     assert train(data, tmp_path / "b", "--max-steps", "1", "--net", KIDNEY) == 0
     facts = facts_of(tmp_path / "b" / "last.safetensors")
     assert facts["licence"] == "CC BY-NC-SA 4.0"
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert (record["licence"], record["data"]["real_anatomy"]) == ("CC BY-NC-SA 4.0", True)
+    assert "KiTS" in record["data"]["description"]
+
+
+def test_a_net_trained_on_free_data_does_not_free_those_trained_before_it(
+    data: Path, tmp_path: Path
+) -> None:
+    for number in range(3):
+        made = Origin(seed=1, version="0", anatomy=number == 1)
+        mark_phantom(data, f"case_{number:05d}", made)
+    assert train(data, tmp_path / "run", "--max-steps", "1", "--net", KIDNEY) == 0
+    mark_phantom(data, "case_00001", Origin(seed=1, version="0", anatomy=False))
+    assert train(data, tmp_path / "run", "--max-steps", "1", "--net", TUMOUR) == 0
+    facts = facts_of(tmp_path / "run" / "last.safetensors")
+    assert (facts["nets"], facts["licence"]) == ([KIDNEY, TUMOUR], "CC BY-NC-SA 4.0")
+    assert has_real_anatomy(facts)
+
+
+def test_a_marked_case_in_another_layout_keeps_its_licence(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"licence": "CC0"}))
+    scan = tmp_path / "a_0000.nii.gz"
+    scan.write_bytes(b"a")
+    cases = [TrainingCase(name=name, scan=scan, labels=None, classes={}) for name in ("a", "b")]
+    assert data_facts(tmp_path, cases).licence == "CC0 (as the training data states)"
+    mark_phantom(tmp_path, "a", Origin(seed=1, version="0", anatomy=True))
+    facts = data_facts(tmp_path, cases)
+    assert (facts.licence, facts.real_anatomy) == ("CC BY-NC-SA 4.0", True)
 
 
 def spoil_missing(case: Path) -> None:

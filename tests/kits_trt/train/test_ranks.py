@@ -75,7 +75,7 @@ def two_processes(out: Path) -> list[dict[str, torch.Tensor]]:
         for rank in range(2)
     ]
     for process in started:
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
     return [load_file(out / f"{rank}.safetensors") for rank in range(2)]
 

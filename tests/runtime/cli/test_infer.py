@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import signal
 import subprocess
@@ -15,8 +14,6 @@ import numpy as np
 import pytest
 from bundles import phantom, write_one_stage, write_scan
 
-from kits_runtime.cli.console import ProgressLine
-from kits_runtime.cli.report import Reporter
 from kits_runtime.engines import choose
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -319,32 +316,6 @@ def test_a_process_of_its_own_does_the_same(
     assert files_in(tmp_path / "out") == ["scan.json", "scan.nii.gz", "scan.png"]
     found = labels_in(tmp_path / "out" / "scan.nii.gz")
     assert np.mean(found[phantom().labels == 2] == 2) > 0.9
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_sees_case_stage_share_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    terminal = Terminal()
-    reporter = Reporter(terminal, cases=3, quiet=False, progress=True, log=None)
-    clock = iter([100.0])
-    monkeypatch.setattr("kits_runtime.cli.report.time.monotonic", lambda: next(clock))
-    reporter._begun, reporter._done = 40.0, 1
-    job = type("Job", (), {"case": type("Case", (), {"name": "case_7"})})
-    reporter.progress(job, "kidney", 0.5)  # type: ignore[arg-type]
-    assert terminal.getvalue() == "\r[2/3] case_7: kidney  50%, 2:00 left"
-    reporter.say("done")
-    assert terminal.getvalue().endswith("\r" + " " * 36 + "\rdone\n")
-
-
-def test_a_line_longer_than_the_terminal_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    terminal = Terminal()
-    ProgressLine(terminal, enabled=True).show("x" * 50)
-    assert terminal.getvalue() == "\r" + "x" * 19
 
 
 def test_no_progress_line_goes_into_a_file(kits_infer: Any, folder: Path, tmp_path: Path) -> None:
