@@ -153,9 +153,7 @@ def _open(backend: str, precision: Precision, side: SideName) -> Callable[[NetFo
 
 def _engine_backend() -> str | None:
     usable = [
-        row.name
-        for row in BACKENDS
-        if row.name in ("trt", "trt-rtx") and row.open is not None and row.why_not() is None
+        row.name for row in BACKENDS if row.name in ("trt", "trt-rtx") and row.why_not() is None
     ]
     return usable[0] if usable else None
 

@@ -5,12 +5,14 @@ by; what it found serves the stages after it, and the overlay of some of them is
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.clock import Clock
 from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
 from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
@@ -25,9 +27,9 @@ from kits_runtime.manifest.schema import (
 )
 from kits_runtime.memory import Memory
 from kits_runtime.outcome import Outcome, zeros_stored_as
-from kits_runtime.steps import prepared_region
+from kits_runtime.steps import applied, scanned_region
 from kits_runtime.tidy import Frame, Tidied, follow_on_scan, tidied, tidy_labels
-from kits_runtime.volume import Volume, empty_labels
+from kits_runtime.volume import Volume, Voxels, empty_labels
 from kits_runtime.wayback import WayBack
 
 Labels = NDArray[np.uint8]
@@ -65,11 +67,13 @@ class CascadeResult:
 class Means:
     """What a run may use: a memory that the labels are to lie in, and how many processors.
 
-    Without them new memory, and all processors that the process has.
+    Without them new memory, and all processors that the process has. Nets get their patches in
+    ``arrays`` and give their scores there.
     """
 
     memory: Memory | None = None
     threads: int | None = None
+    arrays: Arrays = HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class _Run:
     """What the stages of one run share."""
 
     volume: Volume
+    scan: Voxels
     nets: Mapping[str, RunNet]
     clock: Clock
     progress: Progress
@@ -94,7 +99,10 @@ def run_cascade(
     means: Means | None = None,
 ) -> CascadeResult:
     """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed."""
-    run = _Run(volume=volume, nets=nets, clock=clock, progress=progress, means=means or Means())
+    means = means or Means()
+    with clock.phase("upload") if means.arrays.on_device else nullcontext():
+        scan = means.arrays.put(volume.data)
+    run = _Run(volume=volume, scan=scan, nets=nets, clock=clock, progress=progress, means=means)
     remarks = []
     wanted = stages_wanted_on_scan(manifest)
     for stage in manifest.stages:
@@ -179,7 +187,7 @@ def _fill(run: _Run, stage: Stage, asked: Mapping[Box, Kept], outcome: Outcome) 
     ]
     if any_overlap(boxes):
         with run.clock.phase(f"{stage.name}.join"):
-            slab = joined(stage, outcome.box, groups)
+            slab = joined(stage, outcome.box, groups, run.means.arrays)
         groups = [(outcome.box, iter((slab,)))]
     for box, stream in groups:
         on_scan = None
@@ -191,6 +199,7 @@ def _fill(run: _Run, stage: Stage, asked: Mapping[Box, Kept], outcome: Outcome) 
             decide=stage.decide,
             placed=outcome.placed[box.seen_from(outcome.box).slices],
             on_scan=on_scan,
+            arrays=run.means.arrays,
         )
         for slab in stream:
             with run.clock.phase(f"{stage.name}.way_back"):
@@ -209,11 +218,11 @@ def _with_reach(outcome: Outcome) -> Outcome:
 def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Iterator[Slab]:
     clock, threads = run.clock, run.means.threads
     with clock.phase(f"{stage.name}.steps"):
-        region = prepared_region(
-            run.volume, *where, steps=stage.steps, outcomes=run.outcomes, threads=threads
-        )
+        place = (run.means.arrays, run.scan)
+        cut = scanned_region(run.volume, *where, threads=threads, place=place)
+        region = applied(cut, stage.steps, run.outcomes)
         values = region.values.astype(np.float32, copy=False)
-        given = WindowedInput(values=values, air=region.air, kept=kept)
+        given = WindowedInput(values=values, air=region.air, kept=kept, arrays=region.arrays)
 
     def timed(net: RunNet) -> RunNet:
         def ask(patches: Scores) -> Scores:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.manifest.schema import Argmax, Decide, Patches, Slices, Stage
 from kits_runtime.windows import kept_ranges, padded, window_starts, window_weights
 
 Scores = NDArray[np.float32]
 RunNet = Callable[[NDArray[np.float32]], Scores]
 
-_SLICES_AT_ONCE = 8
+SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,15 @@ class Slab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowedInput:
-    """What windows are cut from: the region's values, the value of air, and the slices to ask."""
+    """What windows are cut from: the region's values, the value of air, and the slices to ask.
+
+    Nets get patches, and give scores, where the values lie: on the host or in ``arrays``.
+    """
 
     values: NDArray[np.float32]
     air: float
     kept: NDArray[np.bool_] | None = None
+    arrays: Arrays = HOST
 
 
 def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterator[Slab]:
@@ -47,7 +52,7 @@ def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterato
     """
 
     def ask(patches: NDArray[np.float32]) -> Scores:
-        return combined_scores([net(patches) for net in nets], stage)
+        return combined_scores([net(patches) for net in nets], stage, given.arrays)
 
     if isinstance(stage.windows, Patches):
         yield from _patch_slabs(given, stage.windows, ask)
@@ -55,10 +60,10 @@ def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterato
         yield from _slice_slabs(given, stage.windows, ask)
 
 
-def combined_scores(answers: list[Scores], stage: Stage) -> Scores:
+def combined_scores(answers: list[Scores], stage: Stage, arrays: Arrays = HOST) -> Scores:
     """The mean of the nets' scores, or the share of nets that vote for each channel."""
     if stage.combine == "vote":
-        answers = [votes(answer, stage.decide) for answer in answers]
+        answers = [votes(answer, stage.decide, arrays) for answer in answers]
     if len(answers) == 1:
         return answers[0]
     total = answers[0] + answers[1]
@@ -68,20 +73,22 @@ def combined_scores(answers: list[Scores], stage: Stage) -> Scores:
     return total
 
 
-def votes(scores: Scores, decide: Decide) -> Scores:
+def votes(scores: Scores, decide: Decide, arrays: Arrays = HOST) -> Scores:
     """1 for the channel that one net decides for, 0 for the others; channels are axis 1."""
     if isinstance(decide, Argmax):
         winner = scores.argmax(axis=1)
-        return np.stack([winner == c for c in range(scores.shape[1])], axis=1).astype(np.float32)
+        channels = [winner == c for c in range(scores.shape[1])]
+        shares: Scores = arrays.xp.stack(channels, axis=1).astype(np.float32)
+        return shares
     return (scores >= np.float32(decide.at_least)).astype(np.float32)
 
 
 def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterator[Slab]:
-    values, inner = padded(given.values, windows.shape, given.air)
+    values, inner = padded(given.values, windows.shape, given.air, given.arrays)
     wanted_z, *plane = inner
     join = _kept_centres if windows.join == "keep_centre" else _weighted_means
     first = 0
-    for layer in join(values, windows, ask):
+    for layer in join(values, windows, ask, given.arrays):
         last = first + layer.shape[1]
         rows = slice(max(first, wanted_z.start) - first, min(last, wanted_z.stop) - first)
         first = last
@@ -89,7 +96,9 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
             yield Slab(depth=rows.stop - rows.start, scores=layer[(slice(None), rows, *plane)])
 
 
-def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
+def _kept_centres(
+    values: NDArray[np.float32], windows: Patches, ask: RunNet, arrays: Arrays
+) -> Iterator[Scores]:
     axes = list(zip(values.shape, windows.shape, windows.stride, strict=True))
     starts = [window_starts(*axis) for axis in axes]
     kept = [kept_ranges(*axis) for axis in axes]
@@ -98,9 +107,9 @@ def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) ->
         rows = z_to - z_from
         for y, (y_from, y_to) in zip(starts[1], kept[1], strict=True):
             for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
-                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
+                scores = ask(_patch(values, (z, y, x), windows.shape, arrays))[0]
                 if buffer is None:
-                    buffer = np.empty(
+                    buffer = arrays.xp.empty(
                         (len(scores), windows.shape[0], *values.shape[1:]), np.float32
                     )
                 buffer[:, :rows, y_from:y_to, x_from:x_to] = scores[
@@ -110,22 +119,24 @@ def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) ->
         yield buffer[:, :rows]
 
 
-def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
+def _weighted_means(
+    values: NDArray[np.float32], windows: Patches, ask: RunNet, arrays: Arrays
+) -> Iterator[Scores]:
     z_starts, y_starts, x_starts = (
         window_starts(*axis)
         for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
     )
-    weights = window_weights(windows.shape, windows.join)
+    weights = arrays.put(window_weights(windows.shape, windows.join))
     even = windows.join == "mean"
     depth, height, width = windows.shape
     sums: Scores | None = None
-    counts = np.zeros((depth, *values.shape[1:]), np.float32)
+    counts = arrays.xp.zeros((depth, *values.shape[1:]), np.float32)
     for z, z_next in zip(z_starts, [*z_starts[1:], len(values)], strict=True):
         for y in y_starts:
             for x in x_starts:
-                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
+                scores = ask(_patch(values, (z, y, x), windows.shape, arrays))[0]
                 if sums is None:
-                    sums = np.zeros((len(scores), *counts.shape), np.float32)
+                    sums = arrays.xp.zeros((len(scores), *counts.shape), np.float32)
                 weighted = scores if even else scores * weights
                 sums[:, :, y : y + height, x : x + width] += weighted
                 counts[:, y : y + height, x : x + width] += weights
@@ -134,29 +145,35 @@ def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) 
         sums[:, :finished] /= counts[:finished]
         yield sums[:, :finished]
         for channel in (*sums, counts):
-            channel[: depth - finished] = channel[finished:]
+            left = channel[finished:]
+            # numpy sees that source and target overlap, a device's copy need not.
+            channel[: depth - finished] = left.copy() if arrays.on_device else left
             channel[depth - finished :] = 0
 
 
 def _patch(
-    values: NDArray[np.float32], start: tuple[int, int, int], shape: tuple[int, int, int]
+    values: NDArray[np.float32],
+    start: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    arrays: Arrays,
 ) -> NDArray[np.float32]:
     index = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-    return np.ascontiguousarray(values[index])[None, None]
+    patch: NDArray[np.float32] = arrays.xp.ascontiguousarray(values[index])
+    return patch[None, None]
 
 
 def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator[Slab]:
-    values, inner = padded(given.values, windows.shape, given.air)
+    values, inner = padded(given.values, windows.shape, given.air, given.arrays)
     depth = len(values)
     kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
     neighbours = neighbour_slices(kept, windows)
-    for start in range(0, depth, _SLICES_AT_ONCE):
-        stop = min(start + _SLICES_AT_ONCE, depth)
+    for start in range(0, depth, SLICES_AT_ONCE):
+        stop = min(start + SLICES_AT_ONCE, depth)
         asked = np.flatnonzero(kept[start:stop])
         if not asked.size:
             yield Slab(depth=stop - start, scores=None)
             continue
-        planes = _planes(values, neighbours[start + asked], windows, ask)
+        planes = _planes(given, values, neighbours[start + asked], (windows, ask))
         yield from _with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
 
 
@@ -167,7 +184,8 @@ def _with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[
         first = int(asked[run[0]])
         if first > done:
             yield Slab(depth=first - done, scores=None)
-        yield Slab(depth=len(run), scores=np.moveaxis(planes[run], 0, 1))
+        own = planes[int(run[0]) : int(run[-1]) + 1]
+        yield Slab(depth=len(run), scores=own.transpose(1, 0, 2, 3))
         done = first + len(run)
     if done < depth:
         yield Slab(depth=depth - done, scores=None)
@@ -189,9 +207,14 @@ def neighbour_slices(kept: NDArray[np.bool_], windows: Slices) -> NDArray[np.int
 
 
 def _planes(
-    values: NDArray[np.float32], rows: NDArray[np.intp], windows: Slices, ask: RunNet
+    given: WindowedInput,
+    values: NDArray[np.float32],
+    slices: NDArray[np.intp],
+    how: tuple[Slices, RunNet],
 ) -> Scores:
-    """Joined scores (n, class, y, x) of the slices whose windows read ``rows`` (n, depth)."""
+    """Joined scores (n, class, y, x) of the slices whose windows read ``slices`` (n, depth)."""
+    windows, ask = how
+    arrays, rows = given.arrays, given.arrays.put(slices)
     plane = values.shape[1:]
     axes = list(zip(plane, windows.shape, windows.stride, strict=True))
     height, width = windows.shape
@@ -202,17 +225,20 @@ def _planes(
     weights = window_weights(windows.shape, windows.join)
     centres = windows.join == "keep_centre"
     sums: Scores | None = None
-    counts = np.zeros(plane, np.float32)
+    counts = arrays.xp.zeros(plane, np.float32)
     for y, (y_from, y_to) in zip(y_starts, y_kept, strict=True):
         for x, (x_from, x_to) in zip(x_starts, x_kept, strict=True):
-            weight = weights
+            answers = weights
             if centres:
-                weight = np.zeros_like(weights)
-                weight[y_from - y : y_to - y, x_from - x : x_to - x] = 1
-            scores = ask(np.ascontiguousarray(values[rows, y : y + height, x : x + width]))
+                answers = np.zeros_like(weights)
+                answers[y_from - y : y_to - y, x_from - x : x_to - x] = 1
+            weight = arrays.put(answers)
+            cut = values[:, y : y + height, x : x + width][rows]
+            scores = ask(arrays.xp.ascontiguousarray(cut))
             if sums is None:
-                sums = np.zeros((*scores.shape[:2], *plane), np.float32)
+                sums = arrays.xp.zeros((*scores.shape[:2], *plane), np.float32)
             sums[:, :, y : y + height, x : x + width] += scores * weight
             counts[y : y + height, x : x + width] += weight
     assert sums is not None
-    return sums / counts
+    means: Scores = sums / counts
+    return means

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.decide import background_scores
 from kits_runtime.grid import Box
 from kits_runtime.infer import Slab
@@ -28,25 +29,32 @@ def any_overlap(boxes: Sequence[Box]) -> bool:
     return any(not a.within(b).empty for a, b in pairs)
 
 
-def joined(stage: Stage, whole: Box, groups: Sequence[tuple[Box, Iterator[Slab]]]) -> Slab:
+def joined(
+    stage: Stage,
+    whole: Box,
+    groups: Sequence[tuple[Box, Iterator[Slab]]],
+    arrays: Arrays = HOST,
+) -> Slab:
     """One slab over the union of boxes: the mean or the maximum where they overlap."""
-    classes = len(stage.decide.labels)
+    xp, classes = arrays.xp, len(stage.decide.labels)
     largest = stage.join == "max"
-    scores_of_all = np.full((classes, *whole.shape), -np.inf if largest else 0, np.float32)
-    seen = np.zeros(whole.shape, np.uint8)
+    scores_of_all = xp.full((classes, *whole.shape), -np.inf if largest else 0, np.float32)
+    seen = xp.zeros(whole.shape, np.uint8)
     for box, stream in groups:
         where = box.seen_from(whole)
         z = where.start[0]
         for slab in stream:
             rows = (slice(z, z + slab.depth), *where.slices[1:])
             shape = (classes, slab.depth, *box.shape[1:])
-            scores = background_scores(shape, stage.decide) if slab.scores is None else slab.scores
+            scores = slab.scores
+            if scores is None:
+                scores = arrays.put(background_scores(shape, stage.decide))
             target = scores_of_all[(slice(None), *rows)]
-            (np.maximum if largest else np.add)(target, scores, out=target)
+            (xp.maximum if largest else xp.add)(target, scores, out=target)
             seen[rows] += 1
             z += slab.depth
     if not largest:
-        scores_of_all /= np.maximum(seen, 1)
+        scores_of_all /= xp.maximum(seen, 1)
     unseen = seen == 0
     for channel, value in zip(
         scores_of_all, background_scores((classes,), stage.decide), strict=True

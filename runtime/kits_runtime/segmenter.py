@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -17,14 +17,20 @@ from numpy.typing import NDArray
 from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.device_plan import DEFAULT_LIMIT
+from kits_runtime.device_run import NO_CUPY, run_where, where_for
 from kits_runtime.engines import (
     Choice,
+    Device,
     Engine,
     EngineOptions,
     NetSpec,
     choose_backend,
     open_engine,
 )
+from kits_runtime.engines.calibration import calibrate
+from kits_runtime.engines.cuda_driver import gpu_name
+from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
@@ -44,6 +50,14 @@ Progress = Callable[[str, float], None]
 
 # On two cores the time a window is flat from 1 to 16; padding of the last call is least with few.
 _SLICE_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """Whether a GPU is to be used, and at most how many bytes of its memory by a run's arrays."""
+
+    device: Device = "auto"
+    max_bytes: int = DEFAULT_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,10 +81,16 @@ class Segmenter:
     """
 
     def __init__(
-        self, bundle: Bundle, *, backend: str = "auto", options: EngineOptions | None = None
+        self,
+        bundle: Bundle,
+        *,
+        backend: str = "auto",
+        options: EngineOptions | None = None,
+        gpu: GpuUse | None = None,
     ) -> None:
+        gpu = gpu or GpuUse()
         self._bundle = bundle
-        self._choice = choose_backend(backend)
+        self._choice = choose_backend(backend, device=gpu.device)
         self._lock = threading.Lock()
         options = options or EngineOptions()
         self._means = Means(memory=Memory(), threads=options.threads)
@@ -80,6 +100,7 @@ class Segmenter:
                 for name, net in bundle.manifest.nets.items()
             }
             self._life = stack.pop_all()
+        self._where = where_for(self._engines, options.device, gpu.max_bytes)
 
     @classmethod
     def from_bundle(
@@ -88,20 +109,22 @@ class Segmenter:
         *,
         backend: str = "auto",
         options: EngineOptions | None = None,
+        gpu: GpuUse | None = None,
     ) -> "Segmenter":
         """A segmenter for the bundle at a path, or for the one in this package.
 
         Args:
             path: A bundle's folder or ``.kits`` file.
             backend: 'auto' or the name of one; a named one that cannot run is an error.
-            options: Threads, precision and cache of the engines.
+            options: Threads, precision and caches of the engines, and which GPU.
+            gpu: Whether to use one, and how much of its memory.
 
         Raises:
             BundleError: the bundle is damaged, unsafe or of a newer schema.
             BackendUnavailableError: the backend cannot run here.
         """
         bundle = open_bundle(default_bundle_path() if path is None else Path(path))
-        return cls(bundle, backend=backend, options=options)
+        return cls(bundle, backend=backend, options=options, gpu=gpu)
 
     def __enter__(self) -> "Segmenter":
         return self
@@ -147,15 +170,26 @@ class Segmenter:
         """
         clock = Clock()
         asked = dict.fromkeys(self._engines, 0)
-        nets = {name: _counted(engine, name, asked) for name, engine in self._engines.items()}
-        with self._lock:
-            start = time.perf_counter()
-            result = run_cascade(
+
+        def run(nets: Mapping[str, RunNet], means: Means) -> CascadeResult:
+            asked.update(dict.fromkeys(asked, 0))
+            return run_cascade(
                 volume,
                 self._bundle.manifest,
-                nets=nets,
+                nets={name: _counted(net, name, asked) for name, net in nets.items()},
                 clock=clock,
                 progress=progress or _no_progress,
+                means=means,
+            )
+
+        with self._lock:
+            start = time.perf_counter()
+            result = run_where(
+                self._where,
+                run,
+                engines=self._engines,
+                stages=self._bundle.manifest.stages,
+                volume=volume,
                 means=self._means,
             )
             total_ms = (time.perf_counter() - start) * 1e3
@@ -166,6 +200,13 @@ class Segmenter:
             reach=self._reach(result),
             record=record,
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What a reader of the record should know of how it ran."""
+        notes = [note for engine in self._engines.values() for note in engine.spec.notes]
+        if self._choice.on_gpu and self._where.gpu is None:
+            notes.append(NO_CUPY)
+        return tuple(notes)
 
     def _reach(self, result: CascadeResult) -> Box:
         reaches = (result.outcomes[name].reach for name in self._bundle.manifest.overlay)
@@ -202,7 +243,7 @@ class Segmenter:
             total_ms=total_ms,
             peak_rss_mb=peak_rss_mb(),
             versions={**versions(), **dict(spec.versions)},
-            warnings=_remarks(result, sizes_ml),
+            warnings=(*_remarks(result, sizes_ml), *self._notes()),
         )
 
 
@@ -221,19 +262,29 @@ def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: Engine
         size_vox=net.size_vox,
     )
     batch = 1 if len(net.size_vox) == 3 else _SLICE_BATCH
-    precision: Precision = "fp32" if "fp32" in net.files else "fp16"
-    return open_engine(
-        bundle.net_bytes(name, precision),
-        spec,
-        backend=choice,
-        options=replace(options, batch=batch),
-    )
+    precision = _file_precision(net, choice, options)
+    if precision == "fp16" and choice.on_gpu:
+        options = replace(options, precision="fp16")
+    model = bundle.net_bytes(name, precision)
+    engine = open_engine(model, spec, backend=choice, options=replace(options, batch=batch))
+    if isinstance(engine, GpuEngine) and options.engine_cache is not None:
+        machine = gpu_name(options.device)
+        clock = time.perf_counter
+        calibrate(engine, options.engine_cache, model=model, machine=machine, clock=clock)
+    return engine
 
 
-def _counted(engine: Engine, name: str, asked: dict[str, int]) -> RunNet:
+def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precision:
+    """GPUs take the half-precision file where there is one, unless fp32 is asked for."""
+    if choice.on_gpu and "fp16" in net.files and options.precision != "fp32":
+        return "fp16"
+    return "fp32" if "fp32" in net.files else "fp16"
+
+
+def _counted(net: RunNet, name: str, asked: dict[str, int]) -> RunNet:
     def run(patches: NDArray[np.float32]) -> NDArray[np.float32]:
         asked[name] += len(patches)
-        return engine.run(patches)
+        return net(patches)
 
     return run
 

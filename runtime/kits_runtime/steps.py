@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.grid import Box, Grid
 from kits_runtime.manifest.schema import (
     CentreInMask,
@@ -24,7 +25,12 @@ from kits_runtime.manifest.schema import (
     ZScore,
 )
 from kits_runtime.outcome import Outcomes, zeros_stored_as
-from kits_runtime.resample import resample_linear, resample_nearest
+from kits_runtime.resample import (
+    resample_linear,
+    resample_linear_on,
+    resample_nearest,
+    resample_nearest_on,
+)
 from kits_runtime.volume import Volume, Voxels
 
 AIR_HU = -1000.0
@@ -37,7 +43,7 @@ class Region:
     Before the resample step ``values`` are the scan's voxels that the box needs (``source``), after
     it the box's own. A stage without that step has the scan's grid, where both are the same. As
     soon as the values are ``own`` and no longer the scan's, steps write into them. Steps may use so
-    many ``threads``, or as many as there are processors.
+    many ``threads``, or as many as there are processors. Values lie where ``arrays`` has them.
     """
 
     values: Voxels
@@ -48,6 +54,33 @@ class Region:
     air: float
     own: bool = False
     threads: int | None = None
+    arrays: Arrays = HOST
+
+
+def scanned_region(
+    volume: Volume,
+    grid: Grid,
+    box: Box,
+    *,
+    threads: int | None = None,
+    place: tuple[Arrays, Voxels] | None = None,
+) -> Region:
+    """The scan's own voxels that a box of the grid needs, before any step.
+
+    ``place`` has other arrays than the host's, and the scan there.
+    """
+    arrays, scan = place or (HOST, volume.data)
+    source = grid.source_box(box)
+    return Region(
+        values=scan[source.slices],
+        grid=grid,
+        box=box,
+        source=source,
+        on_scan=True,
+        air=AIR_HU,
+        threads=threads,
+        arrays=arrays,
+    )
 
 
 def prepared_region(
@@ -63,36 +96,22 @@ def prepared_region(
     return applied(scanned_region(volume, grid, box, threads=threads), steps, outcomes)
 
 
-def scanned_region(volume: Volume, grid: Grid, box: Box, *, threads: int | None = None) -> Region:
-    """The scan's own voxels that a box of the grid needs, before any step."""
-    source = grid.source_box(box)
-    return Region(
-        values=volume.data[source.slices],
-        grid=grid,
-        box=box,
-        source=source,
-        on_scan=True,
-        air=AIR_HU,
-        threads=threads,
-    )
-
-
 def applied(region: Region, steps: Sequence[Step], outcomes: Outcomes) -> Region:
     """The region after these steps, as float32; values that are its ``own`` are written into."""
     for step in steps:
         region = STEPS[type(step)](region, step, outcomes)
-    values = np.array(region.values, np.float32, order="C", copy=None if region.own else True)
+    values = region.values.astype(np.float32, order="C", copy=not region.own)
     return replace(region, values=values, own=True)
 
 
-def with_numbers(step: Step, values: Voxels) -> tuple[Step, ...]:
+def with_numbers(step: Step, values: Voxels, arrays: Arrays = HOST) -> tuple[Step, ...]:
     """Steps that do to any values what ``step`` does to these: statistics become numbers."""
     match step:
         case ZScore(mean=None) | ZScore(std=None):
-            mean, std = _mean_and_std(values)
+            mean, std = _mean_and_std(values, arrays)
             return (ZScore(mean=mean, std=std),)
         case ClipMeanSigma(sigma=sigma, target=target):
-            mean, std = _mean_and_std(values)
+            mean, std = _mean_and_std(values, arrays)
             low, high = mean - sigma * std, mean + sigma * std
             return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=target))
         case _:
@@ -101,7 +120,9 @@ def with_numbers(step: Step, values: Voxels) -> tuple[Step, ...]:
 
 def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
     grid, box = region.grid, region.box
-    if step.interpolation == "nearest":
+    if region.arrays.on_device:
+        values = _resampled_on_device(region, step)
+    elif step.interpolation == "nearest":
         values = resample_nearest(region.values, grid, box, first=region.source.start)
     else:
         taps = [grid.taps(a, box).counted_from(region.source.start[a]) for a in range(3)]
@@ -109,10 +130,22 @@ def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
     return replace(region, values=values, on_scan=False, own=True)
 
 
+def _resampled_on_device(region: Region, step: Resample) -> NDArray[np.float32]:
+    grid, box, arrays = region.grid, region.box, region.arrays
+    start = region.source.start
+    values: NDArray[np.float32]
+    if step.interpolation == "nearest":
+        values = resample_nearest_on(region.values, grid, box, first=start, arrays=arrays)
+    else:
+        z, y, x = (grid.taps(a, box).counted_from(start[a]) for a in range(3))
+        values = resample_linear_on(region.values, (z, y, x), arrays)
+    return values
+
+
 def _clip(region: Region, step: Clip, _: Outcomes) -> Region:
     low, high = step.lower_hu, step.upper_hu
     values = _writable(region)
-    np.clip(values, np.float32(low), np.float32(high), out=values)
+    region.arrays.xp.clip(values, np.float32(low), np.float32(high), out=values)
     return replace(region, values=values, air=float(np.clip(region.air, low, high)), own=True)
 
 
@@ -123,18 +156,22 @@ def _scale(region: Region, step: Scale, _: Outcomes) -> Region:
 
 def _z_score(region: Region, step: ZScore, _: Outcomes) -> Region:
     if step.mean is None or step.std is None:
-        return applied(region, with_numbers(step, region.values), {})
+        return applied(region, with_numbers(step, region.values, region.arrays), {})
     return _mapped(region, step.mean, 1 / step.std, 0.0)
 
 
 def _clip_mean_sigma(region: Region, step: ClipMeanSigma, _: Outcomes) -> Region:
-    return applied(region, with_numbers(step, region.values), {})
+    return applied(region, with_numbers(step, region.values, region.arrays), {})
 
 
 def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:
     mask = _mask(region, outcomes, step.of)
-    values = zeros_stored_as(region.values, region.values.shape, region.values.dtype)
-    np.copyto(values, region.values, where=mask)
+    if region.arrays.on_device:
+        inside = region.arrays.put(mask)
+        values = region.arrays.xp.where(inside, region.values, region.values.dtype.type(0))
+    else:
+        values = zeros_stored_as(region.values, region.values.shape, region.values.dtype)
+        np.copyto(values, region.values, where=mask)
     return replace(region, values=values, air=0.0, own=True)
 
 
@@ -143,8 +180,10 @@ def _centre_in_mask(region: Region, step: CentreInMask, outcomes: Outcomes) -> R
     values = _writable(region)
     for plane, inside in zip(values, mask, strict=True):
         if inside.any():
-            shift_hu = step.target_hu - float(plane[inside].mean(dtype=np.float64))
-            plane[inside] += np.float32(shift_hu)
+            here = region.arrays.put(inside)
+            shift_hu = step.target_hu - float(plane[here].mean(dtype=np.float64))
+            moved = plane + np.float32(shift_hu)
+            plane[...] = region.arrays.xp.where(here, moved, plane)
     return replace(region, values=values, own=True)
 
 
@@ -179,15 +218,15 @@ def _writable(region: Region) -> NDArray[np.float32]:
     return values
 
 
-def _mean_and_std(values: Voxels) -> tuple[float, float]:
+def _mean_and_std(values: Voxels, arrays: Arrays) -> tuple[float, float]:
     """The mean and standard deviation; a constant region has 1 for the latter.
 
     Sums are made slice by slice, so that they do not depend on the scan's order in memory.
     """
 
     def mean_of(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
-        planes = (np.ascontiguousarray(plane, np.float64) for plane in values)
+        planes = (arrays.xp.ascontiguousarray(plane, np.float64) for plane in values)
         return sum(float(measure(plane).sum()) for plane in planes) / values.size
 
     mean = mean_of(lambda plane: plane)
-    return mean, math.sqrt(mean_of(lambda plane: np.square(plane - mean))) or 1.0
+    return mean, math.sqrt(mean_of(lambda plane: arrays.xp.square(plane - mean))) or 1.0

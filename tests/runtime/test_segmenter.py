@@ -2,6 +2,7 @@ import hashlib
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -215,7 +216,7 @@ def test_auto_says_which_better_backend_was_passed_over(
     one_stage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for row in choose.BACKENDS if row.name == "ort-cpu"]
-    missing = choose.Backend(name="openvino", extra="openvino", why_not=lambda: "not here")
+    missing = replace(rows[0], name="openvino", why_not=lambda: "not here")
     monkeypatch.setattr(choose, "BACKENDS", (missing, *rows))
     with Segmenter.from_bundle(one_stage, options=ONE_THREAD) as segmenter:
         assert segmenter.backend.name == "ort-cpu"

@@ -20,11 +20,13 @@ from kits_runtime.cli.console import (
 )
 from kits_runtime.cli.report import Reporter, write_summary
 from kits_runtime.cohort import CaseOutcome, run_cohort
-from kits_runtime.engines import BACKENDS, EngineOptions
-from kits_runtime.errors import BackendUnavailableError, KitsError, UsageError
+from kits_runtime.device_plan import DEFAULT_LIMIT
+from kits_runtime.engines import BACKENDS, Device, EngineOptions
+from kits_runtime.engines.engine_cache import cache_folder
+from kits_runtime.errors import KitsError, UsageError
 from kits_runtime.files import remove_abandoned
 from kits_runtime.pipeline import Job, is_up_to_date, job_for
-from kits_runtime.segmenter import Segmenter
+from kits_runtime.segmenter import GpuUse, Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--backend", choices=names, default="auto", help="what runs the nets")
     running.add_argument("--device", type=_device, default="auto", help="auto, cpu, or cuda[:N]")
     running.add_argument("--threads", type=_threads, help="processors to use (default: all)")
+    running.add_argument(
+        "--max-gpu-mem",
+        type=_mebibytes,
+        default=DEFAULT_LIMIT >> 20,
+        metavar="MIB",
+        help="memory of the GPU that arrays may take, in MiB (default: 2048)",
+    )
     telling = parser.add_argument_group("telling")
     telling.add_argument("--no-progress", action="store_true", help="no progress line")
     telling.add_argument("-q", "--quiet", action="store_true", help="only failures on stderr")
@@ -86,7 +95,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _infer(options: argparse.Namespace) -> int:
-    _check_device(options.device)
     cases = find_cases(options.input)
     jobs = [job_for(case, options.output, with_picture=options.preview) for case in cases]
     if not (options.overwrite or options.skip_existing):
@@ -107,7 +115,14 @@ def _infer(options: argparse.Namespace) -> int:
             Segmenter.from_bundle(
                 options.bundle,
                 backend=options.backend,
-                options=EngineOptions(threads=options.threads),
+                options=EngineOptions(
+                    threads=options.threads,
+                    engine_cache=cache_folder(os.environ),
+                    device=_gpu_index(options.device),
+                ),
+                gpu=GpuUse(
+                    device=_device_kind(options.device), max_bytes=options.max_gpu_mem << 20
+                ),
             ) as segmenter,
             _locked(options.output),
         ):
@@ -212,11 +227,14 @@ def _lock(handle: int, folder: Path) -> None:
         logger.info("%s: cannot be locked (%s): see to it that no other run writes", folder, error)
 
 
-def _check_device(device: str) -> None:
+def _device_kind(device: str) -> Device:
     if device.startswith("cuda"):
-        raise BackendUnavailableError(
-            f"--device {device}: this release runs on the CPU only. Give --device auto or cpu."
-        )
+        return "cuda"
+    return "cpu" if device == "cpu" else "auto"
+
+
+def _gpu_index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
 
 
 def _device(text: str) -> str:
@@ -224,6 +242,12 @@ def _device(text: str) -> str:
     if not known:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected auto, cpu, or cuda[:N]")
     return text
+
+
+def _mebibytes(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of MiB, 1 or more")
+    return int(text)
 
 
 def _threads(text: str) -> int:

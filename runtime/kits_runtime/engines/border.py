@@ -5,7 +5,7 @@ C-contiguous. Engines supply the call; everything around it is here, once.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,24 @@ def check_patches(patches: Array, net: NetSpec) -> None:
             f"net {net.name}: patches are {patches.dtype} {_text(patches.shape)}, expected float32 "
             f"{_text(('n', *expected))}; cut the windows as the manifest says"
         )
+
+
+def converted(patches: Array, dtype: "np.dtype[Any]", spec: EngineSpec) -> npt.NDArray[Any]:
+    """The patches in the dtype that a net's file takes; themselves where that is float32.
+
+    Raises:
+        EngineError: they hold numbers that are too large for it.
+    """
+    if dtype == np.float32:
+        return patches
+    try:
+        with np.errstate(over="raise"):
+            return patches.astype(dtype)
+    except FloatingPointError as error:
+        raise EngineError(
+            f"net {spec.net.name} on {spec.backend}: patches reach {np.abs(patches).max():g}, "
+            "expected at most 65504 for a float16 net; run the bundle's fp32 file"
+        ) from error
 
 
 def fill_scores(scores: Array, answer: npt.NDArray[np.floating], net: NetSpec) -> None:

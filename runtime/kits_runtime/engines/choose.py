@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from kits_runtime.engines.cuda_driver import visible_gpus
 from kits_runtime.engines.openvino_cpu import OpenVinoEngine
 from kits_runtime.engines.ort_cpu import OrtCpuEngine
 from kits_runtime.engines.protocol import Engine, EngineOptions, Model, NetSpec
 from kits_runtime.errors import BackendUnavailableError
 
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Opener: TypeAlias = Callable[[Model, NetSpec, EngineOptions], Engine]
 
 
@@ -20,13 +22,13 @@ class Backend:
     """One row of the table: what to install, what keeps it from running here, how it opens a net.
 
     ``why_not`` returns None where the backend can run. It looks without importing the library.
-    ``open`` is None for a backend that this version does not have yet.
     """
 
     name: str
     extra: str
     why_not: Callable[[], str | None]
-    open: Opener | None = None
+    open: Opener
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class Choice:
     backend: str
     reason: str
     rejected: tuple[tuple[str, str], ...] = ()
+    on_gpu: bool = False
 
 
 def package_missing(package: str) -> str | None:
@@ -47,12 +50,94 @@ def package_missing(package: str) -> str | None:
     return None
 
 
-def _not_yet() -> str:
-    return "not built into this version yet"
+def no_tensorrt() -> str | None:
+    """Why tensorrt cannot run here, None if it can."""
+    why = package_missing("tensorrt")
+    if why is not None:
+        return why
+    # 10.5 left everything before Turing behind.
+    old = _version("tensorrt").startswith("8.")
+    return no_gpu((6, 0) if old else (7, 5))
 
 
-# In the order of preference: OpenVINO with bf16 takes a third to a half of ORT's time.
+def no_tensorrt_rtx() -> str | None:
+    """Why tensorrt_rtx cannot run here, None if it can."""
+    why = package_missing("tensorrt_rtx")
+    if why is not None and package_missing("tensorrt_rtx_bindings") is not None:
+        return why
+    return no_gpu((7, 5))
+
+
+def no_ort_cuda() -> str | None:
+    """Why onnxruntime-gpu cannot run here, None if it can."""
+    both = double_installs()
+    if both:
+        return (
+            f"{' and '.join(both)} overwrite each other: uninstall both, then install the one "
+            "that is needed"
+        )
+    if not _version("onnxruntime-gpu"):
+        return "the package onnxruntime-gpu is not installed"
+    return package_missing("onnxruntime") or no_gpu((5, 2))
+
+
+def no_gpu(least: tuple[int, int]) -> str | None:
+    """Why no GPU of at least this compute capability is here, None if the first one is."""
+    gpus = visible_gpus()
+    if gpus.first is None:
+        return gpus.why_none or "no GPU"
+    if gpus.first.compute_capability < least:
+        major, minor = least
+        return f"{gpus.first.name} is {gpus.first.sm}, older than SM{major}{minor}"
+    return None
+
+
+# What opens GPUs is imported when it is used: it would add a third to the time of every start.
+def _open_tensorrt(
+    flavour: Literal["trt", "trt-rtx"], model: Model, net: NetSpec, options: EngineOptions
+) -> Engine:
+    from kits_runtime.engines.tensorrt.opening import open_tensorrt
+
+    return open_tensorrt(flavour, model, net, options)
+
+
+def _open_ort_cuda(model: Model, net: NetSpec, options: EngineOptions) -> Engine:
+    from kits_runtime.engines.ort_cuda import open_ort_cuda
+
+    return open_ort_cuda(model, net, options)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+# In the order of preference. GPUs come first; on processors OpenVINO with bf16 takes a third to a
+# half of ONNX Runtime's time.
 BACKENDS: tuple[Backend, ...] = (
+    Backend(
+        name="trt",
+        extra="trt",
+        why_not=no_tensorrt,
+        open=partial(_open_tensorrt, "trt"),
+        on_gpu=True,
+    ),
+    Backend(
+        name="trt-rtx",
+        extra="trt-rtx",
+        why_not=no_tensorrt_rtx,
+        open=partial(_open_tensorrt, "trt-rtx"),
+        on_gpu=True,
+    ),
+    Backend(
+        name="ort-cuda",
+        extra="gpu",
+        why_not=no_ort_cuda,
+        open=_open_ort_cuda,
+        on_gpu=True,
+    ),
     Backend(
         name="openvino",
         extra="openvino",
@@ -65,28 +150,30 @@ BACKENDS: tuple[Backend, ...] = (
         why_not=partial(package_missing, "onnxruntime"),
         open=OrtCpuEngine.open,
     ),
-    Backend(name="ort-cuda", extra="gpu", why_not=_not_yet),
-    Backend(name="trt", extra="trt", why_not=_not_yet),
-    Backend(name="trt-rtx", extra="trt-rtx", why_not=_not_yet),
 )
 
 
-def choose_backend(name: str = "auto") -> Choice:
+def choose_backend(name: str = "auto", *, device: Device = "auto") -> Choice:
     """The backend called ``name``, or with 'auto' the first of the table that can run here.
+
+    'auto' on a machine without a GPU passes over the backends that need one without a word, unless
+    ``device`` asks for one.
 
     Raises:
         ValueError: no backend has that name.
-        BackendUnavailableError: it cannot run here, or with 'auto' none can.
+        BackendUnavailableError: it cannot run here, is for another device, or with 'auto' none can.
     """
     if name == "auto":
-        return _first_that_runs()
+        return _first_that_runs(_candidates(device))
     row = _row(name)
     why = row.why_not()
+    if why is None and device != "auto" and row.on_gpu != (device == "cuda"):
+        why = f"does not run on {device}"
     if why is not None:
         raise BackendUnavailableError(
             f"backend {name}: {why}, expected one that can run here; {_remedy(row)}"
         )
-    return Choice(backend=name, reason="asked for by name")
+    return Choice(backend=name, reason="asked for by name", on_gpu=row.on_gpu)
 
 
 def open_engine(
@@ -104,13 +191,7 @@ def open_engine(
         EngineIncompatibleError: the file cannot be loaded, or does not fit ``net``.
     """
     choice = choose_backend(backend) if isinstance(backend, str) else backend
-    opener = _row(choice.backend).open
-    if opener is None:
-        raise BackendUnavailableError(
-            f"backend {choice.backend}: {_not_yet()}, expected one that can run here; "
-            f"{_remedy(_row(choice.backend))}"
-        )
-    return opener(model, net, options or EngineOptions())
+    return _row(choice.backend).open(model, net, options or EngineOptions())
 
 
 def double_installs() -> tuple[str, ...]:
@@ -128,17 +209,27 @@ def double_installs() -> tuple[str, ...]:
     return tuple(found) if len(found) > 1 else ()
 
 
-def _first_that_runs() -> Choice:
+def _candidates(device: Device) -> tuple[Backend, ...]:
+    if device == "cuda":
+        return tuple(row for row in BACKENDS if row.on_gpu)
+    if device == "auto" and visible_gpus().devices:
+        return BACKENDS
+    return tuple(row for row in BACKENDS if not row.on_gpu)
+
+
+def _first_that_runs(rows: tuple[Backend, ...]) -> Choice:
     rejected: list[tuple[str, str]] = []
-    for row in BACKENDS:
+    for row in rows:
         why = row.why_not()
         if why is None:
             reason = "the first in the order of preference that can run here"
-            return Choice(backend=row.name, reason=reason, rejected=tuple(rejected))
+            return Choice(
+                backend=row.name, reason=reason, rejected=tuple(rejected), on_gpu=row.on_gpu
+            )
         rejected.append((row.name, why))
     found = ", ".join(f"{name}: {why}" for name, why in rejected)
     raise BackendUnavailableError(
-        f"backend auto: none can run here ({found}), expected at least one; {_remedy(BACKENDS[0])}"
+        f"backend auto: none can run here ({found}), expected at least one; {_remedy(rows[0])}"
     )
 
 
@@ -151,7 +242,4 @@ def _row(name: str) -> Backend:
 
 
 def _remedy(row: Backend) -> str:
-    if row.open is None:
-        built = ", ".join(other.name for other in BACKENDS if other.open is not None)
-        return f"choose auto or one of {built}"
     return f'pip install "kits-trt[{row.extra}]"'

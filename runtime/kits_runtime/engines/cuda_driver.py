@@ -36,6 +36,11 @@ class Gpu:
         major, minor = self.compute_capability
         return f"SM{major}{minor}"
 
+    @property
+    def shown(self) -> str:
+        """All that measurements and trials depend on."""
+        return f"{self.name}, {self.sm}, driver {self.driver}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpus:
@@ -69,6 +74,14 @@ def visible_gpus(
     if not devices:
         return Gpus(devices=(), why_none="the NVIDIA driver shows no GPU to this process")
     return Gpus(devices=devices)
+
+
+def gpu_name(index: int) -> str:
+    """What a measurement on a GPU holds for: its name, capability and driver."""
+    for gpu in visible_gpus().devices:
+        if gpu.index == index:
+            return gpu.shown
+    return "no GPU"
 
 
 def _devices(driver: Any, module_version: Path) -> tuple[Gpu, ...]:  # noqa: ANN401

@@ -14,6 +14,7 @@ from pathlib import Path
 from kits_runtime.engines.engine_record import (
     ENGINE_SUFFIX,
     RECORD_SUFFIX,
+    TRIED_SUFFIX,
     Built,
     EngineKey,
     Entry,
@@ -84,6 +85,18 @@ class EngineCache:
         self.evict(spare=key)
         return built.data
 
+    def tried_on(self, key: EngineKey, machine: str) -> bool:
+        """Whether the engine of a key has passed its trial on this machine."""
+        try:
+            return self._path(key).with_suffix(TRIED_SUFFIX).read_text() == machine
+        except (OSError, ValueError):
+            return False
+
+    def note_trial(self, key: EngineKey, machine: str) -> None:
+        """Keep that the engine of a key has passed its trial on this machine."""
+        with replacing(self._path(key).with_suffix(TRIED_SUFFIX)) as stream:
+            stream.write(machine.encode())
+
     def why_not(self, key: EngineKey) -> str:
         """Why no kept engine serves a key: the fields in which the nearest one differs."""
         missed = [
@@ -152,6 +165,7 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 def _files(path: Path) -> Iterator[Path]:
     """An engine's files, the record first: without it the engine no longer counts."""
     yield path.with_suffix(RECORD_SUFFIX)
+    yield path.with_suffix(TRIED_SUFFIX)
     yield path
 
 

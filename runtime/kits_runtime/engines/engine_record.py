@@ -13,6 +13,7 @@ from typing import Any
 
 ENGINE_SUFFIX = ".engine"
 RECORD_SUFFIX = ".json"
+TRIED_SUFFIX = ".tried"
 
 _FORMAT = 1
 _MAX_RECORD_BYTES = 1 << 20

@@ -9,6 +9,7 @@ import numpy as np
 from kits_runtime.engines.border import (
     always_full,
     closed_error,
+    converted,
     failed_error,
     fill_scores,
     run_calls,
@@ -16,7 +17,7 @@ from kits_runtime.engines.border import (
 from kits_runtime.engines.cores import usable_cores
 from kits_runtime.engines.fit import Port, checked_input, checked_output, fixed_batch, load_error
 from kits_runtime.engines.protocol import Array, EngineOptions, EngineSpec, Model, NetSpec
-from kits_runtime.errors import BackendUnavailableError, EngineError
+from kits_runtime.errors import BackendUnavailableError
 
 BACKEND = "ort-cpu"
 
@@ -31,8 +32,8 @@ class OrtCpuEngine:
         self._spec = spec
         self._turn = threading.Lock()
         self._whole_call = always_full(self._call, file_batch) if file_batch else self._call
-        self._in_dtype = _dtype(session.get_inputs(), spec.net.input_name)
-        self._out_dtype = _dtype(session.get_outputs(), spec.net.output_name)
+        self._in_dtype = port_dtype(session.get_inputs(), spec.net.input_name)
+        self._out_dtype = port_dtype(session.get_outputs(), spec.net.output_name)
 
     @classmethod
     def open(cls, model: Model, net: NetSpec, options: EngineOptions) -> "OrtCpuEngine":
@@ -59,8 +60,8 @@ class OrtCpuEngine:
             )
         except Exception as error:  # its errors have no root of their own
             raise load_error(net, model, "onnxruntime", error) from error
-        batch = fixed_batch(checked_input(net, _ports(session.get_inputs())))
-        checked_output(net, _ports(session.get_outputs()))
+        batch = fixed_batch(checked_input(net, session_ports(session.get_inputs())))
+        checked_output(net, session_ports(session.get_outputs()))
         spec = EngineSpec(
             net=net,
             backend=BACKEND,
@@ -98,7 +99,7 @@ class OrtCpuEngine:
         if self._session is None:
             raise closed_error(self._spec)
         net = self._spec.net
-        source = self._input(patches)
+        source = converted(patches, self._in_dtype, self._spec)
         target = (
             scores if self._out_dtype == np.float32 else np.empty(scores.shape, self._out_dtype)
         )
@@ -116,18 +117,6 @@ class OrtCpuEngine:
             raise failed_error(self._spec, error) from error
         if target is not scores:
             fill_scores(scores, target, net)
-
-    def _input(self, patches: Array) -> Any:  # noqa: ANN401
-        if self._in_dtype == np.float32:
-            return patches
-        try:
-            with np.errstate(over="raise"):
-                return patches.astype(self._in_dtype)
-        except FloatingPointError as error:
-            raise EngineError(
-                f"net {self._spec.net.name} on {BACKEND}: patches reach {np.abs(patches).max():g}, "
-                "expected at most 65504 for a float16 net; run the bundle's fp32 file"
-            ) from error
 
 
 def import_onnxruntime() -> Any:  # noqa: ANN401
@@ -169,7 +158,8 @@ def session_options(library: Any, threads: int) -> Any:  # noqa: ANN401
     return options
 
 
-def _ports(nodes: Any) -> tuple[Port, ...]:  # noqa: ANN401
+def session_ports(nodes: Any) -> tuple[Port, ...]:  # noqa: ANN401
+    """A session's inputs or outputs."""
     return tuple(
         Port(
             name=node.name,
@@ -180,5 +170,6 @@ def _ports(nodes: Any) -> tuple[Port, ...]:  # noqa: ANN401
     )
 
 
-def _dtype(nodes: Any, name: str) -> "np.dtype[Any]":  # noqa: ANN401
-    return np.dtype(next(port.dtype for port in _ports(nodes) if port.name == name))
+def port_dtype(nodes: Any, name: str) -> "np.dtype[Any]":  # noqa: ANN401
+    """The dtype of the tensor of that name."""
+    return np.dtype(next(port.dtype for port in session_ports(nodes) if port.name == name))

@@ -62,7 +62,8 @@ class EngineSpec:
     """What an open engine really is; a run record copies it.
 
     ``precision`` is that of the arithmetic, never 'auto'; ``batch`` is the number of windows per
-    call; ``versions`` are (package, version) pairs.
+    call; ``versions`` are (package, version) pairs; ``notes`` say what a reader of the record
+    should know of this engine.
     """
 
     net: NetSpec
@@ -71,6 +72,7 @@ class EngineSpec:
     batch: int
     threads: int
     versions: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +83,17 @@ class EngineOptions:
     and the engine's spec says so. ``threads`` None is one per physical core that this process may
     use. ``precision`` 'auto' is bf16 where backend and processor have it, fp32 otherwise.
     ``cache_dir`` keeps compiled nets between runs where the backend can (openvino); only this user
-    may be able to write to it, because its files are loaded unchecked.
+    may be able to write to it, because its files are loaded unchecked. ``engine_cache`` is the same
+    for engines that are built (trt, trt-rtx); without it they are built anew. ``device`` is the
+    number of the GPU for backends that use one.
     """
 
     batch: int = 1
     threads: int | None = None
     precision: Precision = "auto"
     cache_dir: Path | None = None
+    engine_cache: Path | None = None
+    device: int = 0
 
     def __post_init__(self) -> None:
         """Check the values where the caller can see them."""

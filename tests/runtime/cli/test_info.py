@@ -50,7 +50,7 @@ def test_alone_it_tells_of_the_environment(kits_info: Callable[..., Told]) -> No
     assert f"  kits-trt: {metadata.version('kits-trt')}" in lines
     assert f"chosen: {choose.choose_backend().backend}" in lines
     place = lines.index("  trt")
-    assert lines[place + 2] == "    why_not: not built into this version yet"
+    assert lines[place + 2] == "    why_not: the package tensorrt is not installed"
 
 
 def test_the_environment_is_json_when_asked(kits_info: Callable[..., Told]) -> None:

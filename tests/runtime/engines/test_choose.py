@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -17,11 +18,13 @@ from kits_runtime.engines import (
     Choice,
     EngineOptions,
     NetSpec,
+    choose,
     choose_backend,
     double_installs,
     open_engine,
 )
 from kits_runtime.engines.choose import package_missing
+from kits_runtime.engines.cuda_driver import Gpu, Gpus
 from kits_runtime.errors import BackendUnavailableError
 
 ROOT = Path(__file__).parents[3]
@@ -100,11 +103,115 @@ def test_a_package_that_cannot_be_imported_is_an_error_naming_the_extra(
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.parametrize("name", ["ort-cuda", "trt", "trt-rtx"])
-def test_later_backends_say_that_they_are_not_built_yet(name: str) -> None:
-    with pytest.raises(BackendUnavailableError, match="not built into this version yet") as caught:
+GPU = Gpu(
+    index=0,
+    name="NVIDIA A",
+    compute_capability=(8, 6),
+    memory_mib=8192,
+    driver="580.65",
+    cuda="13.2",
+)
+EVERYTHING = {"tensorrt": "10.13.0", "tensorrt_rtx": "1.7", "onnxruntime-gpu": "1.31.0"}
+
+
+def machine(
+    monkeypatch: pytest.MonkeyPatch, gpu: Gpu | None, installed: dict[str, str] = EVERYTHING
+) -> None:
+    """A machine with this GPU and of the packages for GPUs only those."""
+    real = importlib.util.find_spec
+    hidden = {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"}
+
+    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
+        if name in hidden:
+            return ModuleSpec(name, None, origin=name) if name in installed else None
+        return real(name, package)
+
+    def version(package: str) -> str:
+        if package in installed:
+            return installed[package]
+        raise metadata.PackageNotFoundError(package)
+
+    devices = () if gpu is None else (gpu,)
+    why_none = None if gpu else "no NVIDIA driver: libcuda.so.1 cannot be loaded"
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(choose, "visible_gpus", lambda: Gpus(devices=devices, why_none=why_none))
+
+
+def test_with_a_gpu_auto_prefers_trt_then_trt_rtx_then_ort_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = dict(EVERYTHING)
+    for package, backend in (
+        ("tensorrt", "trt"),
+        ("tensorrt_rtx", "trt-rtx"),
+        ("onnxruntime-gpu", "ort-cuda"),
+    ):
+        machine(monkeypatch, GPU, left)
+        assert choose_backend().backend == choose_backend(device="cuda").backend == backend
+        del left[package]
+    machine(monkeypatch, GPU, left)
+    choice = choose_backend()
+    assert choice.backend == "openvino"
+    assert [name for name, _ in choice.rejected] == ["trt", "trt-rtx", "ort-cuda"]
+    with pytest.raises(BackendUnavailableError, match="none can run here"):
+        choose_backend(device="cuda")
+
+
+def test_the_wheels_of_tensorrt_rtx_are_known_by_their_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(monkeypatch, GPU, {"tensorrt_rtx_bindings": "1.7"})
+    assert choose_backend().backend == "trt-rtx"
+
+
+def test_the_processor_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, GPU)
+    assert choose_backend(device="cpu").backend == "openvino"
+    with pytest.raises(BackendUnavailableError, match="backend trt: does not run on cpu"):
+        choose_backend("trt", device="cpu")
+    with pytest.raises(BackendUnavailableError, match="backend ort-cpu: does not run on cuda"):
+        choose_backend("ort-cpu", device="cuda")
+
+
+@pytest.mark.parametrize("name", ["trt", "trt-rtx", "ort-cuda"])
+def test_packages_without_a_driver_are_no_gpu(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    machine(monkeypatch, None)
+    with pytest.raises(BackendUnavailableError, match=f"backend {name}: no NVIDIA driver") as said:
         choose_backend(name)
-    assert "choose auto or one of openvino, ort-cpu" in str(caught.value)
+    assert said.value.exit_code == 5
+    assert choose_backend().rejected == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "tensorrt", "why"),
+    [
+        ("trt", (7, 0), "10.13.0", "NVIDIA A is SM70, older than SM75"),
+        ("trt", (7, 0), "8.6.1", None),
+        ("trt-rtx", (7, 0), "10.13.0", "NVIDIA A is SM70, older than SM75"),
+        ("trt-rtx", (7, 5), "10.13.0", None),
+    ],
+)
+def test_a_gpu_that_is_too_old_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    capability: tuple[int, int],
+    tensorrt: str,
+    why: str | None,
+) -> None:
+    gpu = replace(GPU, compute_capability=capability)
+    machine(monkeypatch, gpu, {**EVERYTHING, "tensorrt": tensorrt})
+    row = next(row for row in BACKENDS if row.name == name)
+    assert row.why_not() == why
+
+
+def test_two_onnxruntimes_over_each_other_keep_ort_cuda_from_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(monkeypatch, GPU, {**EVERYTHING, "onnxruntime": "1.31.1"})
+    said = "onnxruntime 1.31.1 and onnxruntime-gpu 1.31.0 overwrite each other"
+    with pytest.raises(BackendUnavailableError, match=said):
+        choose_backend("ort-cuda")
 
 
 def test_an_unknown_name_lists_the_allowed_ones() -> None:

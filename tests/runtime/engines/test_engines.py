@@ -1,4 +1,4 @@
-"""What every engine promises, checked on both CPU engines."""
+"""What every engine promises, checked on both CPU engines and on GPU engines in host memory."""
 
 import threading
 from collections.abc import Callable
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from host_device import open_like_cuda, open_like_tensorrt
 
-from kits_runtime.engines import Engine, EngineOptions, NetSpec, open_engine, ort_cpu
+from kits_runtime.engines import Engine, EngineOptions, NetSpec, choose, open_engine, ort_cpu
 from kits_runtime.errors import (
     BackendUnavailableError,
     EngineError,
@@ -23,8 +24,14 @@ Array = npt.NDArray[np.float32]
 Open = Callable[..., Engine]
 
 
-@pytest.fixture(params=["ort-cpu", "openvino"])
-def backend(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["ort-cpu", "openvino", "ort-cuda", "trt"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    on_host = {"ort-cuda": open_like_cuda, "trt": open_like_tensorrt}
+    rows = [
+        replace(row, why_not=lambda: None, open=on_host[row.name]) if row.name in on_host else row
+        for row in choose.BACKENDS
+    ]
+    monkeypatch.setattr(choose, "BACKENDS", tuple(rows))
     return str(request.param)
 
 
@@ -363,7 +370,7 @@ def test_the_spec_tells_what_the_engine_really_is(backend: str) -> None:
         nets.identity_net(1, size=(2, 2)), spec((2, 2)), backend=backend, options=options
     ) as engine:
         told = engine.spec
-    package = {"ort-cpu": "onnxruntime", "openvino": "openvino"}[backend]
+    package = {"openvino": "openvino", "trt": "trt"}.get(backend, "onnxruntime")
     assert (told.backend, told.precision, told.batch, told.threads) == (backend, "fp32", 2, 1)
     assert [name for name, version in told.versions if version[0].isdigit()] == [package]
 

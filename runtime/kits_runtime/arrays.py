@@ -1,0 +1,65 @@
+"""Where the arrays of a run lie: on the host, or on a device by a module with numpy's functions.
+
+The steps, windows, joins and the way back are written once, for any such module; with numpy's own
+nothing is copied. On a device the scan is put there once and labels come back as bytes; masks,
+boxes and what cleans them stay on the host, where they are small.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrays:
+    """A module with numpy's functions, and the ways to its arrays and back.
+
+    ``address`` says where an array begins; ``wait`` returns when all that was asked of the module
+    is done. ``rows_at_once`` is how many slices of a scan's labels may be worked out together on a
+    device.
+    """
+
+    xp: Any
+    put: Callable[[NDArray[Any]], Any]
+    get: Callable[[Any], NDArray[Any]]
+    address: Callable[[Any], int]
+    wait: Callable[[], None]
+    on_device: bool = True
+    rows_at_once: int = 16
+
+
+def _itself(array: NDArray[Any]) -> NDArray[Any]:
+    return array
+
+
+def _host_address(array: NDArray[Any]) -> int:
+    return int(array.ctypes.data)
+
+
+def _done() -> None:
+    pass
+
+
+HOST = Arrays(xp=np, put=_itself, get=_itself, address=_host_address, wait=_done, on_device=False)
+
+
+def cupy_arrays(index: int, limit_bytes: int) -> Arrays:
+    """Arrays of cupy on one GPU, of at most so many bytes together.
+
+    Raises:
+        ImportError: cupy is missing or broken.
+    """
+    import cupy
+
+    cupy.cuda.Device(index).use()
+    cupy.get_default_memory_pool().set_limit(size=limit_bytes)
+    return Arrays(
+        xp=cupy,
+        put=cupy.asarray,
+        get=cupy.asnumpy,
+        address=lambda array: int(array.data.ptr),
+        wait=lambda: cupy.cuda.get_current_stream().synchronize(),
+    )

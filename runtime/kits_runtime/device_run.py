@@ -1,0 +1,100 @@
+"""A cascade on whichever device its engines use: where arrays lie, and how much at once."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from kits_runtime.arrays import Arrays, cupy_arrays
+from kits_runtime.cascade import CascadeResult, Means
+from kits_runtime.device_nets import net_on_device
+from kits_runtime.device_plan import (
+    DEFAULT_LIMIT,
+    DevicePlan,
+    StageShape,
+    planned,
+    within_memory,
+)
+from kits_runtime.engines.gpu_engine import GpuEngine
+from kits_runtime.engines.protocol import Engine
+from kits_runtime.grid import grid_over
+from kits_runtime.infer import SLICES_AT_ONCE, RunNet
+from kits_runtime.manifest.schema import Boxes, Patches, Resample, Stage
+from kits_runtime.volume import Volume
+
+NO_CUPY = "cupy is not installed: only the nets run on the GPU, all else on the processor"
+
+Run = Callable[[Mapping[str, RunNet], Means], CascadeResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which GPU the arrays lie on, None for the host, and how much of its memory may be used."""
+
+    gpu: int | None = None
+    limit_bytes: int = DEFAULT_LIMIT
+    arrays_on: Callable[[int, int], Arrays] = cupy_arrays
+
+
+def where_for(engines: Mapping[str, Engine], gpu: int, limit_bytes: int) -> Where:
+    """The GPU, where all nets run there and cupy is installed; else the host."""
+    on_gpu = all(isinstance(engine, GpuEngine) for engine in engines.values())
+    if on_gpu and has_cupy():
+        return Where(gpu=gpu, limit_bytes=limit_bytes)
+    return Where(limit_bytes=limit_bytes)
+
+
+def has_cupy() -> bool:
+    """Whether cupy is installed; looks without importing it."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+def run_where(
+    where: Where,
+    run: Run,
+    *,
+    engines: Mapping[str, Engine],
+    stages: tuple[Stage, ...],
+    volume: Volume,
+    means: Means,
+) -> CascadeResult:
+    """What ``run`` gives with the nets and means that suit the place.
+
+    Raises:
+        OutOfMemoryError: the GPU's memory does not hold the smallest plan, or is full twice.
+    """
+    if where.gpu is None:
+        return run({name: engine.run for name, engine in engines.items()}, means)
+    gpu, limit = where.gpu, where.limit_bytes
+
+    def attempt(plan: DevicePlan) -> CascadeResult:
+        arrays = replace(where.arrays_on(gpu, limit), rows_at_once=plan.rows_at_once)
+        nets = {
+            name: net_on_device(engine, arrays)
+            for name, engine in engines.items()
+            if isinstance(engine, GpuEngine)
+        }
+        return run(nets, replace(means, arrays=arrays))
+
+    shapes = [stage_shape(stage, volume, engines) for stage in stages]
+    return within_memory(planned(volume.shape, shapes, limit_bytes=limit), attempt)
+
+
+def stage_shape(stage: Stage, volume: Volume, engines: Mapping[str, Engine]) -> StageShape:
+    """What a stage needs at the most: its region is taken to be the whole of its grid."""
+    step = next((step for step in stage.steps if isinstance(step, Resample)), None)
+    grid = grid_over(volume.shape, volume.spacing_mm, step)
+    windows = stage.windows
+    if isinstance(windows, Patches):
+        window, channels, at_once = windows.shape, 1, 1
+    else:
+        window, channels, at_once = (1, *windows.shape), windows.depth, SLICES_AT_ONCE
+    held = [engines[name] for name in stage.nets]
+    return StageShape(
+        region=grid.shape,
+        window=window,
+        in_channels=channels,
+        windows_at_once=at_once,
+        joined=isinstance(stage.look, Boxes),
+        classes=max(engine.spec.net.out_channels for engine in held),
+        engine_bytes=sum(e.device_bytes for e in held if isinstance(e, GpuEngine)),
+    )

@@ -1,0 +1,176 @@
+"""The device's path gives what the host's gives, on arrays that never leave the device unasked."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from device_arrays import get, put, strict_arrays
+from digital_phantom import Levels, manifest_of, nets_of, phantom
+from host_device import engine_of
+from hypothesis import given
+from hypothesis import strategies as st
+from stages import unhurried, volume
+
+from kits_runtime.arrays import HOST
+from kits_runtime.cascade import CascadeResult, Means, run_cascade
+from kits_runtime.clock import Clock
+from kits_runtime.device_nets import net_on_device
+from kits_runtime.engines import NetSpec
+from kits_runtime.errors import EngineError
+from kits_runtime.grid import box_of, grid_over
+from kits_runtime.infer import RunNet, Slab
+from kits_runtime.manifest.schema import Argmax, Decide, Resample, Threshold
+from kits_runtime.resample import (
+    resample_linear,
+    resample_linear_on,
+    resample_nearest,
+    resample_nearest_on,
+)
+from kits_runtime.wayback import WayBack
+from kits_trt.systems import SYSTEMS
+
+Array = npt.NDArray[np.float32]
+lengths = st.tuples(*[st.integers(1, 9)] * 3)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def on_device(system: str, scan: Any, rows_at_once: int = 5) -> CascadeResult:
+    manifest, arrays = manifest_of(system, "small"), strict_arrays(rows_at_once)
+    functions = nets_of(system)
+    nets = {}
+    for name, net in manifest.nets.items():
+        spec = NetSpec(
+            name=name,
+            input_name="patches",
+            output_name="scores",
+            in_channels=net.in_channels,
+            out_channels=net.out_channels,
+            size_vox=net.size_vox,
+        )
+        nets[name] = net_on_device(engine_of(spec, functions[name]), arrays)
+    return run_cascade(scan, manifest, nets=nets, clock=Clock(), means=Means(arrays=arrays))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_makes_the_same_mask_on_a_device(system: str) -> None:
+    noise = np.random.default_rng(5).integers(-45, 46, (17, 44, 50)).astype(np.int16)
+    data = phantom((17, 44, 50), (9.0, 7.6, 6.7), levels=Levels()).data + noise
+    scan = volume(data, (9.0, 7.6, 6.7))
+    manifest = manifest_of(system, "small")
+
+    host = run_cascade(scan, manifest, nets=one_at_a_time(system), clock=Clock())
+    device = on_device(system, scan)
+
+    assert len(np.unique(host.labels)) > 1
+    np.testing.assert_array_equal(device.labels, host.labels)
+    for name, outcome in host.outcomes.items():
+        np.testing.assert_array_equal(device.outcomes[name].placed, outcome.placed)
+    assert device.labels.dtype == np.uint8
+
+
+def one_at_a_time(system: str) -> dict[str, RunNet]:
+    """The phantom's nets asked for each window alone: some of them look at all they are given."""
+
+    def alone(net: RunNet) -> RunNet:
+        return lambda patches: np.concatenate([net(patch[None]) for patch in patches])
+
+    return {name: alone(net) for name, net in nets_of(system).items()}
+
+
+@unhurried
+@given(source=lengths, target=lengths, seed=seeds)
+def test_the_device_interpolates_bit_for_bit_as_the_host(
+    source: tuple[int, int, int], target: tuple[int, int, int], seed: int
+) -> None:
+    scan = np.random.default_rng(seed).integers(-1000, 1000, source).astype(np.int16)
+    step = Resample(spacing_mm=(None, None, None), size_vox=target, interpolation="linear")
+    grid = grid_over(source, (1.0, 1.0, 1.0), step)
+    box = box_of(target)
+    z, y, x = (grid.taps(axis, box) for axis in range(3))
+
+    found = get(resample_linear_on(put(scan), (z, y, x), strict_arrays()))
+    nearest = resample_nearest_on(put(scan), grid, box, first=(0, 0, 0), arrays=strict_arrays())
+
+    np.testing.assert_array_equal(found, resample_linear(scan, (z, y, x)))
+    np.testing.assert_array_equal(get(nearest), resample_nearest(scan, grid, box, first=(0, 0, 0)))
+
+
+@unhurried
+@given(
+    model=lengths,
+    scan=lengths,
+    seed=seeds,
+    decide=st.sampled_from([Argmax(labels=(0, 1, 2)), Threshold(at_least=1.2, labels=(1, 2))]),
+    cut=st.integers(1, 9),
+    rows_at_once=st.integers(1, 4),
+)
+def test_slices_written_together_are_those_written_one_by_one(
+    model: tuple[int, int, int],
+    scan: tuple[int, int, int],
+    seed: int,
+    decide: Decide,
+    cut: int,
+    rows_at_once: int,
+) -> None:
+    step = Resample(spacing_mm=(None, None, None), size_vox=model, interpolation="linear")
+    grid = grid_over(scan, (1.0, 1.0, 1.0), step)
+    box = box_of(model)
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((len(decide.labels), *model)).astype(np.float32)
+    if isinstance(decide, Argmax):
+        scores[0] += 1.5
+    arrays = strict_arrays(rows_at_once)
+
+    def labels(where: Any, wrap: Callable[[Array], Any]) -> tuple[Any, Any]:
+        placed, on_scan = np.zeros(model, np.uint8), np.zeros(scan, np.uint8)
+        back = WayBack(grid, box, decide=decide, placed=placed, on_scan=on_scan, arrays=where)
+        for start in range(0, model[0], cut):
+            part = scores[:, start : start + cut].copy()
+            empty = start == cut  # the second slab is one that nobody was asked about
+            back.push(Slab(depth=part.shape[1], scores=None if empty else wrap(part)))
+        return placed, on_scan
+
+    for found, expected in zip(labels(arrays, put), labels(HOST, lambda part: part), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+NET = NetSpec(
+    name="tiny",
+    input_name="patches",
+    output_name="scores",
+    in_channels=1,
+    out_channels=1,
+    size_vox=(2, 2),
+)
+
+
+def test_a_net_on_the_device_refuses_what_does_not_fit_and_what_is_not_finite() -> None:
+    ask = net_on_device(engine_of(NET, lambda patches: patches, (2, 1)), strict_arrays())
+    patches = np.arange(12, dtype=np.float32).reshape(3, 1, 2, 2)
+    np.testing.assert_array_equal(get(ask(put(patches))), patches)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"are \(3, 1, 2, 1\), expected \(3, 1, 2, 2\)"):
+        ask(put(patches[..., :1]))  # type: ignore[arg-type]
+    patches[2, 0, 1, 1] = np.nan
+    with pytest.raises(EngineError, match="net tiny on fake in fp32: found scores that are not"):
+        ask(put(patches))  # type: ignore[arg-type]
+
+
+def test_the_stand_in_for_a_device_lets_no_array_through() -> None:
+    """What the tests above rest on."""
+    device, host = put(np.ones(3, np.float32)), np.ones(3, np.float32)
+    attempts: list[Callable[[], object]] = [
+        lambda: device + host,
+        lambda: host + device,
+        lambda: np.asarray(device),
+        lambda: device[np.array([0])],
+        lambda: strict_arrays().xp.maximum(device, host),
+    ]
+    for attempt in attempts:
+        with pytest.raises(TypeError):
+            attempt()
+    with pytest.raises(AssertionError, match="overlap"):
+        device[:2] = device[1:]
+    assert replace(strict_arrays(), rows_at_once=2).on_device
