@@ -4,8 +4,9 @@ Each stage looks, prepares its regions, runs its windows and writes labels while
 by; what it found serves the stages after it, and the overlay of some of them is the result.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -68,12 +69,13 @@ class Means:
     """What a run may use: a memory that the labels are to lie in, and how many processors.
 
     Without them new memory, and all processors that the process has. Nets get their patches in
-    ``arrays`` and give their scores there.
+    ``arrays`` and give their scores there. Runs that share a ``turn`` ask nets one at a time.
     """
 
     memory: Memory | None = None
     threads: int | None = None
     arrays: Arrays = HOST
+    turn: "threading.Lock | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +228,7 @@ def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> 
 
     def timed(net: RunNet) -> RunNet:
         def ask(patches: Scores) -> Scores:
-            with clock.phase(f"{stage.name}.net"):
+            with _own_turn(run.means.turn, clock), clock.phase(f"{stage.name}.net"):
                 return net(patches)
 
         return ask
@@ -238,6 +240,21 @@ def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> 
         if slab is None:
             return
         yield slab
+
+
+@contextmanager
+def _own_turn(turn: "threading.Lock | None", clock: Clock) -> Iterator[None]:
+    """Holds the turn, if there is one; waiting for it is a phase of its own."""
+    if turn is None:
+        yield
+        return
+    if not turn.acquire(blocking=False):
+        with clock.phase("turn"):
+            turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def _cleaned(run: _Run, stage: Stage, outcome: Outcome) -> Outcome:

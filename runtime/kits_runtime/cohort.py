@@ -1,8 +1,9 @@
-"""Many cases, with reading and writing beside the nets: three threads and two short queues.
+"""Many cases, with all else beside the nets: four threads and two short queues.
 
-Scans are read in one thread, segmented in the caller's and written in a third, and no more than
-three cases are on their way at once, so memory does not grow with their number. A case that fails
-is reported and the rest go on.
+Scans are read in one thread, segmented in the caller's and in another, and written in a fourth. The
+nets of the two that are segmented take turns, so that one scan is prepared and cleaned while the
+nets have the other. No more than three cases are on their way at once, so memory does not grow with
+their number. A case that fails is reported and the rest go on.
 """
 
 import logging
@@ -38,6 +39,7 @@ WRITING = "writing"
 
 _POLL_S = 0.1
 _CASES_ON_THEIR_WAY = 3
+_SEGMENTING = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,6 +108,7 @@ def run_cohort(
     run = _Run(segmenter, finished, progress)
     workers = [
         _Worker(lambda: run.read_all(jobs, is_done), run.stop),
+        _Worker(run.segment_all, run.stop),
         _Worker(run.write_all, run.stop),
     ]
     try:
@@ -126,7 +129,7 @@ def run_cohort(
 
 
 class _Run:
-    """What the three threads of one run share."""
+    """What the threads of one run share."""
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class _Run:
         self._progress = progress
         self._telling = threading.Lock()
         self._room = threading.Semaphore(_CASES_ON_THEIR_WAY)
+        self._segmenting = _SEGMENTING
         self._scans: _Belt[ReadCase] = _Belt(self.stop)
         self._masks: _Belt[SegmentedCase] = _Belt(self.stop)
 
@@ -170,7 +174,10 @@ class _Run:
             else:
                 self._masks.put(case)
             del case
-        self._masks.end()
+        with self._telling:
+            self._segmenting -= 1
+            is_last = self._segmenting == 0
+        (self._masks if is_last else self._scans).end()
 
     def write_all(self) -> None:
         names = self._segmenter.bundle.manifest.labels
@@ -185,7 +192,12 @@ class _Run:
                 self._end(CaseOutcome(job=job, record=record))
 
     def _segmented(self, read: ReadCase) -> SegmentedCase:
-        return segment_case(self._segmenter, read, progress=partial(self._progress, read.job))
+        def told(stage: str, share: float) -> None:
+            if self.stop.is_set():
+                raise _Stopped
+            self._progress(read.job, stage, share)
+
+        return segment_case(self._segmenter, read, progress=told)
 
     def _end(self, outcome: CaseOutcome) -> None:
         with self._telling:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import resources
@@ -76,8 +76,10 @@ class Segmentation:
 class Segmenter:
     """Holds a bundle's engines for as long as it is open.
 
-    Open it with ``with`` or call ``close``. ``segment`` may be called from several threads; the
-    calls wait for each other, because the engines already use all processors they were given.
+    Open it with ``with`` or call ``close``. ``segment`` may be called from several threads. Their
+    nets take turns, because they already use all processors they were given; what lies around the
+    nets of one scan is done beside those of another. On a GPU whole scans take turns: its memory
+    is planned for one.
     """
 
     def __init__(
@@ -91,9 +93,9 @@ class Segmenter:
         gpu = gpu or GpuUse()
         self._bundle = bundle
         self._choice = choose_backend(backend, device=gpu.device)
-        self._lock = threading.Lock()
         options = options or EngineOptions()
-        self._means = Means(memory=Memory(), threads=options.threads)
+        self._means = Means(memory=Memory(), threads=options.threads, turn=threading.Lock())
+        self._gpu_turn = threading.Lock()
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
                 name: stack.enter_context(_opened(bundle, name, net, self._choice, options))
@@ -182,7 +184,7 @@ class Segmenter:
                 means=means,
             )
 
-        with self._lock:
+        with nullcontext() if self._where.gpu is None else self._gpu_turn:
             start = time.perf_counter()
             result = run_where(
                 self._where,
