@@ -6,8 +6,9 @@ No number in them is typed by hand.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from kits_bench.headline import headline_table, write_headline
@@ -45,8 +46,8 @@ _WHOLE = """## Whole cases with the default bundle
 
 Medians; without preview.
 
-| what | scan | figure |
-| --- | --- | --- |
+| what | scan | backend | figure |
+| --- | --- | --- | --- |
 """
 
 
@@ -70,25 +71,48 @@ def committed_records() -> list[tuple[str, Mapping[str, object]]]:
 
 
 def _rows(record: Mapping[str, Any]) -> list[str]:
-    """The rows of a record of whole cases; none for stages and for what the headline shows."""
-    if "config" in record:
+    """The rows of a record of whole cases with the default bundle."""
+    if record.get("bundle", {}).get("preset") != "small" or record["kind"] not in _FIGURES:
         return []
-    size = " x ".join(str(n) for n in record["scan"].get("size", ["own scans"]))
-    match record["kind"]:
-        case "latency":
-            return [
-                f"| warm, file to files | {size} | {case['wall_ms']:.0f} ms, of which nets "
-                f"{case['net_ms']:.0f}, all else {case['other_ms']:.0f} |"
-                for case in record["cases"]
-            ]
-        case "cold":
-            cold = record["cold"]
-            told = f"{cold['first_window_s']:.2f} s, to the labels {cold['labels_s']:.2f} s"
-            return [f"| process start to first window | {size} | {told} |"]
-        case "memory":
-            memory = record["memory"]
-            return [f"| peak resident memory | {size} | {memory['peak_mb']:.0f} MB |"]
-    return []
+    what, figure = _FIGURES[record["kind"]]
+    ways = [way for way in record.get("contestants", ()) if way["way"] == "kits-trt"]
+    rows = [(way["runs_with"]["backend"], way) for way in ways if way["state"] == "ok"]
+    rows += [(row["backend"], row) for row in record.get("backends", ()) if row["state"] == "ok"]
+    return [f"| {what} | {_scan(record)} | {name} | {figure(row)} |" for name, row in rows]
+
+
+def _scan(record: Mapping[str, Any]) -> str:
+    if "case" not in record:
+        return f"{len(record['cases'])} scans"
+    return " x ".join(str(n) for n in record["case"]["size"])
+
+
+def _latency(way: Mapping[str, Any]) -> str:
+    whole = median(way["wall_ms"])
+    return f"{whole:.0f} ms, of which nets {way['net_ms']:.0f}, all else {way['other_ms']:.0f}"
+
+
+def _cold(row: Mapping[str, Any]) -> str:
+    return f"{row['first_window_s']:.2f} s, to the labels {row['labels_s']:.2f} s"
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    if row["cases"] == 1:
+        return f"{row['peak_mb']} MB"
+    return f"{row['peak_mb']} MB after {row['cases']} cases, rising {row['rise_mb_a_case']} MB each"
+
+
+def _throughput(row: Mapping[str, Any]) -> str:
+    over = row["wall_over_net"]
+    return f"{row['cases_per_minute']:.0f} cases a minute, {over:.2f} x the time in nets"
+
+
+_FIGURES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "latency": ("warm, file to files", _latency),
+    "cold": ("process start to first window", _cold),
+    "throughput": ("many in a row", _throughput),
+    "memory": ("peak resident memory", _memory),
+}
 
 
 def _setting(record: Mapping[str, object]) -> str:

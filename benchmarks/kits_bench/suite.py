@@ -30,6 +30,8 @@ from kits_runtime.segmenter import Segmenter
 Told = Callable[[str], None]
 Facts = dict[str, Any]
 
+_MANY = 50  # cases in a row, to see whether memory rises
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
@@ -124,12 +126,23 @@ def cold(suite: Suite) -> tuple[Record, ...]:
 
 
 def memory(suite: Suite) -> tuple[Record, ...]:
-    """The peak of resident memory of a process that segments a case; one record a case."""
+    """The peak of resident memory of a process that segments a case, then of one with many.
+
+    One record a case and, where there are several, one of a cohort that goes round them.
+    """
 
     def measure(case: BenchCase, backend: str) -> Facts:
         return pipeline.peak_memory(case.scan, bundle=str(suite.bundle.path), backend=backend)
 
-    return _each_case(suite, "memory", measure)
+    def of_many(backend: str) -> Facts:
+        with tempfile.TemporaryDirectory() as name:
+            for number in range(_MANY):
+                scan = suite.cases[number % len(suite.cases)].scan.resolve()
+                (Path(name) / f"case_{number:05d}{''.join(scan.suffixes)}").symlink_to(scan)
+            return pipeline.peak_memory(Path(name), bundle=str(suite.bundle.path), backend=backend)
+
+    records = _each_case(suite, "memory", measure)
+    return records if len(suite.cases) < 2 else (*records, _cohort(suite, "memory", of_many))
 
 
 def _each_case(
@@ -183,15 +196,21 @@ def throughput(suite: Suite) -> tuple[Record, ...]:
             listing.write_text("".join(f"{case.scan.resolve()}\n" for case in suite.cases))
             return pipeline.throughput(segmenter, listing)
 
+    return (_cohort(suite, "throughput", measure),)
+
+
+def _cohort(suite: Suite, kind: str, measure: Callable[[str], Facts]) -> Record:
+    """The record of a measurement of all cases at once, with each backend."""
+    backends = list(suite.lineup.backends)
+
     def rows() -> Facts:
+        suite.told(f"{kind}: all cases")
         with watched() as load:
-            found = [_row(b, lambda b=b: measure(b)) for b in suite.lineup.backends]  # type: ignore[misc]
+            found = [_row(b, lambda b=b: measure(b)) for b in backends]  # type: ignore[misc]
         return {"cases": _names(suite), "backends": found, "foreign_load": load.facts}
 
-    config = suite.config(
-        "throughput", _all_cases_sha256(suite), backends=list(suite.lineup.backends)
-    )
-    return (suite.record("cohort", config, rows),)
+    config = suite.config(kind, _all_cases_sha256(suite), backends=backends)
+    return suite.record("cohort", config, rows)
 
 
 def _names(suite: Suite) -> list[Facts]:

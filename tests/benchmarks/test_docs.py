@@ -48,17 +48,26 @@ def test_a_page_shows_a_records_machine_and_medians() -> None:
 
 
 def test_a_page_shows_whole_cases() -> None:
-    scan = {"size": [3, 2, 1]}
-    case = {"case": "a", "wall_ms": 30.4, "net_ms": 20.0, "other_ms": 10.4}
+    small = {"system": "resunet-msvnet", "preset": "small"}
+    of_one = {"dry": False, "bundle": small, "case": {"size": [3, 2, 1]}}
+    of_many = {"dry": False, "bundle": small, "cases": [{"name": "a"}, {"name": "b"}]}
+    ours = {"way": "kits-trt", "state": "ok", "runs_with": {"backend": "fast"}}
+    times = {"wall_ms": [31.0, 30.4, 29.0], "net_ms": 20.0, "other_ms": 10.4}
+    absent = {"backend": "gpu", "state": "unrun", "why": "none here"}
+    cold = {"backend": "fast", "state": "ok", "first_window_s": 1.0, "labels_s": 2.5}
+    peaks = {"backend": "fast", "state": "ok", "cases": 50, "peak_mb": 501, "rise_mb_a_case": 0.0}
+    rate = {"backend": "fast", "state": "ok", "cases_per_minute": 73.4, "wall_over_net": 1.05}
     records = [
-        ("here", {"kind": "latency", "scan": scan, "cases": [case]}),
-        ("here", {"kind": "cold", "scan": scan, "cold": {"first_window_s": 1.0, "labels_s": 2.5}}),
-        ("here", {"kind": "memory", "scan": scan, "memory": {"peak_mb": 501}}),
+        ("here", {"kind": "latency", **of_one, "contestants": [{**ours, **times}]}),
+        ("here", {"kind": "cold", **of_one, "backends": [cold, absent]}),
+        ("here", {"kind": "throughput", **of_many, "backends": [rate]}),
+        ("here", {"kind": "memory", **of_many, "backends": [peaks]}),
     ]
-    assert page_from_records(records).splitlines()[-3:] == [
-        "| warm, file to files | 3 x 2 x 1 | 30 ms, of which nets 20, all else 10 |",
-        "| process start to first window | 3 x 2 x 1 | 1.00 s, to the labels 2.50 s |",
-        "| peak resident memory | 3 x 2 x 1 | 501 MB |",
+    assert page_from_records(records).splitlines()[-4:] == [
+        "| warm, file to files | 3 x 2 x 1 | fast | 30 ms, of which nets 20, all else 10 |",
+        "| process start to first window | 3 x 2 x 1 | fast | 1.00 s, to the labels 2.50 s |",
+        "| many in a row | 2 scans | fast | 73 cases a minute, 1.05 x the time in nets |",
+        "| peak resident memory | 2 scans | fast | 501 MB after 50 cases, rising 0.0 MB each |",
     ]
 
 

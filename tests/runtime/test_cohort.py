@@ -16,6 +16,7 @@ from kits_runtime import cohort as cohort_module
 from kits_runtime import pipeline as pipeline_module
 from kits_runtime.cases import Case
 from kits_runtime.cohort import CaseOutcome, run_cohort
+from kits_runtime.engines.ort_cpu import OrtCpuEngine
 from kits_runtime.pipeline import Job, job_for
 
 MOST_SCANS = 3
@@ -200,7 +201,7 @@ def test_an_unexpected_error_in_any_thread_ends_the_run_and_is_raised(
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="a mistake in the program"):
         run(segmenter, jobs_in(scans, tmp_path, 6))
-    assert calls == [part]
+    assert 1 <= len(calls) <= 2  # two cases are segmented at once
     assert threading.active_count() == before
     assert list(tmp_path.iterdir()) == []
 
@@ -235,6 +236,41 @@ def test_what_is_done_is_neither_read_nor_written(
     assert done == [True, True, False, True, True]
     assert watch.most == 1
     assert {path.name for path in tmp_path.iterdir()} == {"case_2.nii.gz", "case_2.json"}
+
+
+def test_two_cases_are_segmented_at_once(
+    segmenter: Segmenter, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, pair = cohort_module.segment_case, threading.Barrier(2)
+
+    def beside_another(*args: Any, **more: Any) -> Any:
+        pair.wait(timeout=60)
+        return real(*args, **more)
+
+    monkeypatch.setattr(cohort_module, "segment_case", beside_another)
+    outcomes = run(segmenter, jobs_in(scans, tmp_path, 6))
+    assert all(outcome.record is not None for outcome in outcomes)
+
+
+def test_nets_take_turns(
+    segmenter: Segmenter, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asking, most = OrtCpuEngine.run, [], []
+
+    def counted(engine: OrtCpuEngine, patches: Any) -> Any:
+        asking.append(engine)
+        most.append(len(asking))
+        time.sleep(0.01)
+        try:
+            return real(engine, patches)
+        finally:
+            asking.pop()
+
+    monkeypatch.setattr(OrtCpuEngine, "run", counted)
+    outcomes = run(segmenter, jobs_in(scans, tmp_path, 6))
+    assert max(most) == 1
+    waits = [outcome.record.run.stage_ms.get("turn", 0) for outcome in outcomes if outcome.record]
+    assert max(waits) > 5  # a case waited while the net had another
 
 
 def test_no_case_is_no_work(segmenter: Segmenter) -> None:
