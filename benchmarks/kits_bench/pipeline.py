@@ -17,7 +17,6 @@ from kits_runtime.segmenter import Segmenter
 
 Facts = dict[str, object]
 
-_CASES_ON_THEIR_WAY = 3
 _WRITER = ("statistics", "quality", "write", "preview")
 
 # Prints the seconds from the process's start to the first finished window, and to the labels.
@@ -107,11 +106,11 @@ def peak_memory(source: Path, *, bundle: str, backend: str) -> Facts:
 
 
 def memory_facts(peaks_mb: Sequence[float]) -> Facts:
-    """What the peaks after each case say: their course, and how it rises once three have passed.
+    """What the peaks after each case say: their course, and how it rises in its second half.
 
-    As many cases are on their way at once, so until then the peak must rise.
+    Until cases of all sizes have met on their way the peak must rise.
     """
-    settled = peaks_mb[min(_CASES_ON_THEIR_WAY, len(peaks_mb) - 1) :]
+    settled = peaks_mb[len(peaks_mb) // 2 :]
     slope = statistics.linear_regression(range(len(settled)), settled).slope if settled[1:] else 0.0
     return {
         "cases": len(peaks_mb),
