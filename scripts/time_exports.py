@@ -71,7 +71,7 @@ def _measured(system: str, preset: str, folder: Path) -> dict[str, object]:
         "seconds": round(time.monotonic() - begun, 1),
         "peak_rss_mb": max(peaks, default=0),
         "bytes": {path.name: path.stat().st_size for path in sorted(bundle.glob("nets/*"))},
-        "last_line": said.strip().splitlines()[-1] if said.strip() else "",
+        "last_words": said.strip().rpartition(": ")[2],
         "machine": facts_before,
     }
 
