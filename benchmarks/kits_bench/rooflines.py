@@ -13,6 +13,7 @@ from kits_bench.ways import graph_of
 from kits_export.onnx_from_torch import INPUT_NAME, OUTPUT_NAME, onnx_from_net
 from kits_runtime.bundle import Bundle
 from kits_runtime.engines import Choice, EngineOptions, NetSpec, choose_backend, open_engine
+from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.errors import KitsError
 
 Facts = dict[str, Any]
@@ -22,14 +23,7 @@ def bundle_rooflines(bundle: Bundle, lineup: Lineup, *, repeats: int) -> list[Fa
     """A row for each net and backend; one for a backend that cannot run."""
     nets = {}
     for name, net in bundle.manifest.nets.items():
-        spec = NetSpec(
-            name=name,
-            input_name=net.input_name,
-            output_name=net.output_name,
-            in_channels=net.in_channels,
-            out_channels=net.out_channels,
-            size_vox=net.size_vox,
-        )
+        spec = net_spec_from_manifest(name, net)
         nets[name] = (spec, graph_of(bundle, name))
     return _rows(lineup, nets, repeats=repeats)
 

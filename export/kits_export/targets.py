@@ -10,10 +10,10 @@ from typing import Literal
 from kits_export.export import Build
 from kits_export.sides import batch_of
 from kits_runtime.bundle import Bundle
-from kits_runtime.engines import NetSpec
 from kits_runtime.engines.cuda_driver import Gpu, visible_gpus
 from kits_runtime.engines.engine_cache import EngineCache
 from kits_runtime.engines.engine_record import Built
+from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.engines.tensorrt import (
     BuildOptions,
     Library,
@@ -127,7 +127,7 @@ def _plans(
     """One plan for each engine of a net: one a compute capability, or one for the GPU here."""
     plan = BuildOptions(
         precision=wishes.precision,
-        batch=1 if net is None else batch_of(_spec(name, net)),
+        batch=1 if net is None else batch_of(net_spec_from_manifest(name, net)),
         workspace_bytes=None if wishes.workspace_mib is None else wishes.workspace_mib * _MIB,
         version_compatible=wishes.version_compatible,
         timing_cache=wishes.timing_cache,
@@ -146,7 +146,7 @@ def _build_net(
 ) -> None:
     library, plan = how
     net = bundle.manifest.nets[name]
-    spec = _spec(name, net)
+    spec = net_spec_from_manifest(name, net)
     gpu: Gpu | None = None if plan.compute_capabilities else visible_gpus().first
     sha256 = net.files[wishes.precision].sha256
 
@@ -167,15 +167,4 @@ def _build_net(
 
     EngineCache(folder=wishes.cache).get_or_build(
         engine_key(spec, sha256, library=library, options=plan, gpu=gpu), built, report=tell
-    )
-
-
-def _spec(name: str, net: Net) -> NetSpec:
-    return NetSpec(
-        name=name,
-        input_name=net.input_name,
-        output_name=net.output_name,
-        in_channels=net.in_channels,
-        out_channels=net.out_channels,
-        size_vox=net.size_vox,
     )

@@ -24,13 +24,13 @@ from kits_runtime.engines import (
     Device,
     Engine,
     EngineOptions,
-    NetSpec,
     choose_backend,
     open_engine,
 )
 from kits_runtime.engines.calibration import calibrate
 from kits_runtime.engines.cuda_driver import gpu_name
 from kits_runtime.engines.gpu_engine import GpuEngine
+from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
@@ -255,14 +255,7 @@ def default_bundle_path() -> Path:
 
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
-    spec = NetSpec(
-        name=name,
-        input_name=net.input_name,
-        output_name=net.output_name,
-        in_channels=net.in_channels,
-        out_channels=net.out_channels,
-        size_vox=net.size_vox,
-    )
+    spec = net_spec_from_manifest(name, net)
     batch = 1 if len(net.size_vox) == 3 else _SLICE_BATCH
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:

@@ -19,6 +19,7 @@ from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device_nets import net_on_device
 from kits_runtime.engines import NetSpec
+from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.errors import EngineError
 from kits_runtime.grid import box_of, grid_over
 from kits_runtime.infer import RunNet, Slab
@@ -42,14 +43,7 @@ def on_device(system: str, scan: Any, rows_at_once: int = 5) -> CascadeResult:
     functions = nets_of(system)
     nets = {}
     for name, net in manifest.nets.items():
-        spec = NetSpec(
-            name=name,
-            input_name="patches",
-            output_name="scores",
-            in_channels=net.in_channels,
-            out_channels=net.out_channels,
-            size_vox=net.size_vox,
-        )
+        spec = net_spec_from_manifest(name, net)
         nets[name] = net_on_device(engine_of(spec, functions[name]), arrays)
     return run_cascade(scan, manifest, nets=nets, clock=Clock(), means=Means(arrays=arrays))
 

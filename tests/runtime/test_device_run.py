@@ -16,8 +16,9 @@ from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device_plan import planned
 from kits_runtime.device_run import Where, run_where, stage_shape, where_for
-from kits_runtime.engines import EngineSpec, FakeEngine, NetSpec
+from kits_runtime.engines import EngineSpec, FakeEngine
 from kits_runtime.engines.gpu_engine import GpuEngine
+from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.errors import OutOfMemoryError
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Manifest
@@ -31,14 +32,7 @@ SCAN = volume(phantom((17, 44, 50), (9.0, 7.6, 6.7), levels=Levels()).data, (9.0
 def engines_of(manifest: Manifest) -> dict[str, GpuEngine]:
     made = {}
     for name, net in manifest.nets.items():
-        spec = NetSpec(
-            name=name,
-            input_name="patches",
-            output_name="scores",
-            in_channels=net.in_channels,
-            out_channels=net.out_channels,
-            size_vox=net.size_vox,
-        )
+        spec = net_spec_from_manifest(name, net)
         made[name] = engine_of(spec, nets_of(SYSTEM)[name])
     return made
 
@@ -102,14 +96,7 @@ def test_the_longest_scan_of_kits_fits_into_two_gibibytes_beside_its_engines(
     longest = replace(scan, data=np.broadcast_to(scan.data[:1, :1, :1], (1059, 512, 512)))
     engines = {}
     for name, net in manifest.nets.items():
-        spec = NetSpec(
-            name=name,
-            input_name="patches",
-            output_name="scores",
-            in_channels=net.in_channels,
-            out_channels=net.out_channels,
-            size_vox=net.size_vox,
-        )
+        spec = net_spec_from_manifest(name, net)
         told = EngineSpec(net=spec, backend="fake", precision="fp16", batch=1, threads=1)
         engines[name] = FakeEngine(told, lambda patches: patches)
     shapes = [stage_shape(stage, longest, engines) for stage in manifest.stages]

@@ -12,7 +12,7 @@ from kits_bench.shapes import CaseShape
 from kits_bench.sixth_net import NAME, WINDOW_VOX
 from kits_runtime.bundle import Bundle, open_bundle
 from kits_runtime.engines import NetSpec
-from kits_runtime.engines.protocol import Array
+from kits_runtime.engines.protocol import Array, net_spec_from_manifest
 from kits_runtime.errors import BundleError
 from kits_runtime.segmenter import default_bundle_path
 
@@ -83,14 +83,7 @@ def case_of(name: str, settings: Settings) -> BenchCase:
 def net_specs(bundle: Bundle) -> Iterator[NetSpec]:
     """The contracts of a bundle's nets."""
     for name, net in bundle.manifest.nets.items():
-        yield NetSpec(
-            name=name,
-            input_name=net.input_name,
-            output_name=net.output_name,
-            in_channels=net.in_channels,
-            out_channels=net.out_channels,
-            size_vox=net.size_vox,
-        )
+        yield net_spec_from_manifest(name, net)
 
 
 def net_bytes(bundle: Bundle, name: str, precision: str) -> bytes:

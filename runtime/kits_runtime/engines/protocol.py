@@ -17,6 +17,8 @@ from typing import Literal, Protocol, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from kits_runtime.manifest.schema import Net
+
 Array: TypeAlias = npt.NDArray[np.float32]
 Model: TypeAlias = Path | bytes
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
@@ -55,6 +57,18 @@ class NetSpec:
     def output_shape(self, windows: int) -> tuple[int, ...]:
         """The shape of the scores of ``windows`` patches: (window, class, *size)."""
         return (windows, self.out_channels, *self.size_vox)
+
+
+def net_spec_from_manifest(name: str, net: Net) -> NetSpec:
+    """The contract of a bundle's net, under the name that the manifest gives it."""
+    return NetSpec(
+        name=name,
+        input_name=net.input_name,
+        output_name=net.output_name,
+        in_channels=net.in_channels,
+        out_channels=net.out_channels,
+        size_vox=net.size_vox,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
