@@ -26,14 +26,11 @@ from kits_runtime.manifest.schema import (
     Whole,
     ZScore,
 )
+from kits_trt.systems.augmentation import Augment, Group, Mirror, Place
 from kits_trt.systems.recipe import (
     Adam,
-    Augment,
     Constant,
     CrossEntropy,
-    Group,
-    Mirror,
-    Place,
     RandomSplit,
     Recipe,
     SliceStacks,

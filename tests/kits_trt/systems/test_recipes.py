@@ -6,24 +6,19 @@ from kits_runtime.errors import UsageError
 from kits_runtime.manifest.schema import Argmax
 from kits_trt.nets import build_net, net_for
 from kits_trt.systems import SYSTEMS, Preset, with_cysts
+from kits_trt.systems.augmentation import Blur, CutOut, EqualiseHistogram, Mirror, Noise, Place
 from kits_trt.systems.recipe import (
     Adam,
     BceDice,
-    Blur,
     Constant,
     Crops,
     CrossEntropy,
-    CutOut,
     DeepDice,
     Dice,
-    EqualiseHistogram,
     FirstCases,
     FocalDice,
     HardCases,
-    Mirror,
-    Noise,
     OnPlateau,
-    Place,
     RandomSplit,
     Recipe,
     Sgd,
