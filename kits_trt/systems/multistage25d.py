@@ -45,12 +45,15 @@ MIN_OBJECT_VOX = {"paper": 5000, "small": 300}
 NEIGHBOURS = 5
 LOWER_HU, UPPER_HU = -30.0, 300.0
 TUMOUR: tuple[Group, ...] = ("tumour",)
-THREE_GROUPS: Mapping[tuple[Group, ...], float] = {
-    ("background",): 1 / 3,
-    ("kidney",): 1 / 3,
-    TUMOUR: 1 / 3,
+SHARES: Mapping[str, Mapping[tuple[Group, ...], float]] = {
+    "localise": {("background",): 1 / 3, ("kidney",): 1 / 3, TUMOUR: 1 / 3},
+    "segment": {("kidney",): 0.5, TUMOUR: 0.5},
 }
-TWO_GROUPS: Mapping[tuple[Group, ...], float] = {("kidney",): 0.5, TUMOUR: 0.5}
+CHANGES = (
+    Augment(change=Place(degrees=30.0), groups=TUMOUR),
+    Augment(change=Mirror(axes=(2,), chance=0.5), groups=TUMOUR),
+    Augment(change=Place(zoom=(1.0, 1.5), chance=0.66), groups=TUMOUR),
+)
 
 
 def multistage25d(preset: Preset) -> System:
@@ -86,21 +89,21 @@ def multistage25d(preset: Preset) -> System:
             "res-unet-1": _recipe(
                 preset,
                 stage="localise",
-                shares=THREE_GROUPS,
+                marks=3,
                 weights=(0.3, 1.0, 3.0),
                 learning_rate=1e-4,
             ),
             "res-unet-2": _recipe(
                 preset,
                 stage="segment",
-                shares=TWO_GROUPS,
+                marks=2,
                 weights=(0.3, 1.0, 3.0),
                 learning_rate=1e-4,
             ),
             "res-net": _recipe(
                 preset,
                 stage="segment",
-                shares=TWO_GROUPS,
+                marks=1,
                 weights=(0.2, 0.25, 0.55),
                 learning_rate=1e-3,
             ),
@@ -143,21 +146,17 @@ def _recipe(
     preset: Preset,
     *,
     stage: str,
-    shares: Mapping[tuple[Group, ...], float],
+    marks: int,
     weights: tuple[float, float, float],
     learning_rate: float,
 ) -> Recipe:
-    """Balanced batches; only slices with tumour are turned, mirrored and zoomed."""
+    """Balanced batches; only slices with tumour change, in as many ways as table 1 marks."""
     published = preset == "paper"
     return Recipe(
         stage=stage,
         target={1: 1, 2: 2, 3: 1},
-        draw=SliceStacks(per_case=16, shares=shares),
-        augment=(
-            Augment(change=Place(degrees=30.0), groups=TUMOUR),
-            Augment(change=Mirror(axes=(2,), chance=0.5), groups=TUMOUR),
-            Augment(change=Place(zoom=(1.0, 1.5), chance=0.66), groups=TUMOUR),
-        ),
+        draw=SliceStacks(per_case=16, shares=SHARES[stage]),
+        augment=CHANGES[:marks] if published else CHANGES,
         loss=CrossEntropy(weights=weights),
         optimiser=Adam(learning_rate=learning_rate, weight_decay=0.1)
         if published

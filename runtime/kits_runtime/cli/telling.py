@@ -5,6 +5,8 @@ import sys
 
 from kits_runtime.cli.console import EXIT_OK, version
 
+_VERSION_HELP = "show the version and exit"
+
 
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
@@ -24,5 +26,5 @@ def add_telling(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("-q", "--quiet", action="store_true", help="only errors on stderr")
     add("-v", "--verbose", action="store_true", help="say more on stderr")
     add("--debug", action="store_true", help="say everything, with tracebacks")
-    add("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    add("--version", action=_ShowVersion, nargs=0, default=argparse.SUPPRESS, help=_VERSION_HELP)
     return group
