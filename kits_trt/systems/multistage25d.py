@@ -3,7 +3,8 @@
 Five neighbouring slices in, the middle one's classes out. Slices of 3 mm, HU -30 to 300, zero mean
 and unit variance. After both stages objects under 5000 voxels go. Ours: a kidney is what lies in
 one half of the scan, boxes are moved back into the scan at its border, scores of overlapping boxes
-are averaged, no kidney found means an empty result, mean and variance are those of what a stage
+are averaged, no kidney found means an empty result, which net is changed in which ways (of the
+table's marks the text keeps three, two and one), mean and variance are those of what a stage
 looks at (the paper standardises before it cuts its boxes, and does not say over what), and the
 ensemble is the mean of both nets' scores (a vote of two masks would often be a tie).
 """
