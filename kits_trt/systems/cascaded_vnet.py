@@ -25,13 +25,12 @@ from kits_runtime.manifest.schema import (
     Whole,
     ZScore,
 )
+from kits_trt.systems.augmentation import Augment, Noise
 from kits_trt.systems.recipe import (
     Adam,
-    Augment,
     Constant,
     Crops,
     Dice,
-    Noise,
     RandomSplit,
     Recipe,
     Sgd,

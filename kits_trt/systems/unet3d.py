@@ -16,15 +16,7 @@ from kits_runtime.manifest.schema import (
     Scale,
     Stage,
 )
-from kits_trt.systems.recipe import (
-    Adam,
-    Crops,
-    Dice,
-    OnPlateau,
-    RandomSplit,
-    Recipe,
-    WarmCosine,
-)
+from kits_trt.systems.recipe import Adam, Crops, Dice, OnPlateau, RandomSplit, Recipe, WarmCosine
 from kits_trt.systems.system import NetShape, Preset, System
 
 SPACING_MM = {"paper": (3.22, 1.62, 1.62), "small": (4.0, 3.24, 3.24)}

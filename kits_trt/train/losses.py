@@ -4,9 +4,10 @@ Logits are (batch, class, ...) or (batch, 1, ...) for a sigmoid, labels (batch, 
 float32 whatever the network computed in. Every loss is a mean over samples of what one sample
 gives, so that the shares of a batch, weighted by their samples, add up to the batch.
 
-Ours: Dice has a voxel, or as many as the recipe says, added above and below its fraction, so that a
-sample without the class costs less the less of it is found, and nothing when none is. The weights
-of a cross-entropy are not divided by their sum over a sample's voxels.
+Dice has a voxel, or as many as the recipe says, added above and below its fraction: one as
+``unet3d``'s paper has it, which in the other systems is ours. A sample without the class then costs
+less the less of it is found, and nothing when none is. Ours as well: the weights of a cross-entropy
+are not divided by their sum over a sample's voxels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
