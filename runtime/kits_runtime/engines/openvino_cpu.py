@@ -11,6 +11,7 @@ import numpy as np
 from kits_runtime.engines.border import always_full, closed_error, failed_error, run_calls
 from kits_runtime.engines.cores import usable_cores
 from kits_runtime.engines.fit import Port, checked_input, checked_output, fixed_batch, load_error
+from kits_runtime.engines.openvino_rise import with_phases
 from kits_runtime.engines.protocol import Array, EngineOptions, EngineSpec, Model, NetSpec
 from kits_runtime.errors import BackendUnavailableError
 
@@ -56,7 +57,7 @@ class OpenVinoEngine:
         batch = fixed_batch(checked_input(net, _ports(graph.inputs))) or options.batch
         checked_output(net, _ports(graph.outputs))
         try:
-            graph = _fixed(library, graph, net, batch)
+            graph = with_phases(library, _fixed(library, graph, net, batch))
             checked_output(net, _ports(graph.outputs))
             compiled = core.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
