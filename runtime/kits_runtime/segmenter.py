@@ -7,6 +7,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import resources
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -50,6 +51,9 @@ Progress = Callable[[str, float], None]
 
 # On two cores the time a window is flat from 1 to 16; padding of the last call is least with few.
 _SLICE_BATCH = 4
+# The layers of a small window are too short for threads to share them well, and such windows come
+# in dozens: two at a time take 12 % less. Larger ones are few, and one must not wait for another.
+_SMALL_WINDOW = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +98,6 @@ class Segmenter:
         self._bundle = bundle
         self._choice = choose_backend(backend, device=gpu.device)
         options = options or EngineOptions()
-        self._means = Means(memory=Memory(), threads=options.threads, turn=threading.Lock())
         self._gpu_turn = threading.Lock()
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
@@ -102,6 +105,12 @@ class Segmenter:
                 for name, net in bundle.manifest.nets.items()
             }
             self._life = stack.pop_all()
+        self._means = Means(
+            memory=Memory(),
+            threads=options.threads,
+            turn=threading.Lock(),
+            at_once={name: engine.spec.at_once for name, engine in self._engines.items()},
+        )
         self._where = where_for(self._engines, options.device, gpu.max_bytes)
 
     @classmethod
@@ -256,17 +265,24 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    batch = 1 if len(net.size_vox) == 3 else _SLICE_BATCH
+    options = _dealt_out(options, net)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")
     model = bundle.net_bytes(name, precision)
-    engine = open_engine(model, spec, backend=choice, options=replace(options, batch=batch))
+    engine = open_engine(model, spec, backend=choice, options=options)
     if isinstance(engine, GpuEngine) and options.engine_cache is not None:
         machine = gpu_name(options.device)
         clock = time.perf_counter
         calibrate(engine, options.engine_cache, model=model, machine=machine, clock=clock)
     return engine
+
+
+def _dealt_out(options: EngineOptions, net: Net) -> EngineOptions:
+    """How many windows a call, and how many calls at once."""
+    if len(net.size_vox) == 2:
+        return replace(options, batch=_SLICE_BATCH)
+    return replace(options, batch=1, at_once=2 if prod(net.size_vox) <= _SMALL_WINDOW else 1)
 
 
 def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precision:
@@ -277,8 +293,11 @@ def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precisi
 
 
 def _counted(net: RunNet, name: str, asked: dict[str, int]) -> RunNet:
+    turn = threading.Lock()
+
     def run(patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        asked[name] += len(patches)
+        with turn:
+            asked[name] += len(patches)
         return net(patches)
 
     return run

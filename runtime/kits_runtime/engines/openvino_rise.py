@@ -49,7 +49,7 @@ def phases_of(
                 (r + p - k) // s + a
                 for r, k, (s, p, _), a in zip(phase, tap, axes, before, strict=True)
             ]
-            phases[(*phase, ..., *place)] = weights[(..., *tap)].T
+            phases[(*phase, slice(None), slice(None), *place)] = weights[(..., *tap)].T
     return phases.reshape(-1, weights.shape[0], *sizes), before, behind
 
 
