@@ -1,7 +1,7 @@
 """Work that is done ahead of whoever takes its results, by other threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -18,7 +18,7 @@ def results_ahead(
     *,
     at_once: int,
     waiting: Waiting = nullcontext,
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
     """Yields the result of each item in order, while so many threads work on those that follow.
 
     With ``at_once`` 1 nothing is done ahead and no thread is made: work happens when its result is
@@ -28,7 +28,7 @@ def results_ahead(
     if at_once == 1:
         yield from map(work, items)
         return
-    pool = ThreadPoolExecutor(at_once)
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="results-ahead")
     begun: deque[Future[_Result]] = deque()
 
     def next_result() -> _Result:

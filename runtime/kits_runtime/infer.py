@@ -147,6 +147,10 @@ def _weighted_means(
     depth, height, width = windows.shape
     sums: Scores | None = None
     counts = arrays.xp.zeros((depth, *shape[1:]), np.float32)
+    layer = arrays.xp.zeros(counts.shape, np.float32)  # the weights of all windows with the same z
+    for y in y_starts:
+        for x in x_starts:
+            layer[:, y : y + height, x : x + width] += weights
     for z, z_next in zip(z_starts, [*z_starts[1:], shape[0]], strict=True):
         for y in y_starts:
             for x in x_starts:
@@ -155,7 +159,7 @@ def _weighted_means(
                     sums = arrays.xp.zeros((len(scores), *counts.shape), np.float32)
                 weighted = scores if even else scores * weights
                 sums[:, :, y : y + height, x : x + width] += weighted
-                counts[:, y : y + height, x : x + width] += weights
+        counts += layer
         assert sums is not None
         finished = z_next - z
         sums[:, :finished] /= counts[:finished]

@@ -98,11 +98,11 @@ class EngineOptions:
     ``batch`` windows a call, unless the net file fixes its batch axis: then the file's number holds
     and the engine's spec says so. ``at_once`` calls share the threads, where the backend can; else
     calls take turns, and the spec says 1. ``threads`` None is one per physical core that this
-    process may use. ``precision`` 'auto' is bf16 where backend and processor have it, fp32 otherwise.
-    ``cache_dir`` keeps compiled nets between runs where the backend can (openvino); only this user
-    may be able to write to it, because its files are loaded unchecked. ``engine_cache`` is the same
-    for engines that are built (trt, trt-rtx); without it they are built anew. ``device`` is the
-    number of the GPU for backends that use one.
+    process may use. ``precision`` 'auto' is bf16 where backend and processor have it, fp32
+    otherwise. ``cache_dir`` keeps compiled nets between runs where the backend can (openvino); only
+    this user may be able to write to it, because its files are loaded unchecked. ``engine_cache``
+    is the same for engines that are built (trt, trt-rtx); without it they are built anew.
+    ``device`` is the number of the GPU for backends that use one.
     """
 
     batch: int = 1
