@@ -41,7 +41,8 @@ def phases_of(
     before = [-min(found) for found in shifts]
     behind = [max(found) for found in shifts]
     sizes = [a + b + 1 for a, b in zip(before, behind, strict=True)]
-    phases = np.zeros((*strides, weights.shape[1], weights.shape[0], *sizes), np.float32)
+    by_tap = np.moveaxis(weights, (0, 1), (-1, -2))  # (*kernel, out, in)
+    phases = np.zeros((*strides, *sizes, *by_tap.shape[-2:]), np.float32)
     for phase in product(*map(range, strides)):
         taps = [_taps(r, p, s, n) for r, (s, p, n) in zip(phase, axes, strict=True)]
         for tap in product(*taps):
@@ -49,8 +50,9 @@ def phases_of(
                 (r + p - k) // s + a
                 for r, k, (s, p, _), a in zip(phase, tap, axes, before, strict=True)
             ]
-            phases[(*phase, slice(None), slice(None), *place)] = weights[(..., *tap)].T
-    return phases.reshape(-1, weights.shape[0], *sizes), before, behind
+            phases[(*phase, *place)] = by_tap[tap]
+    channels_first = np.moveaxis(phases, (-2, -1), (len(strides), len(strides) + 1))
+    return channels_first.reshape(-1, len(weights), *sizes), before, behind
 
 
 def _taps(phase: int, pad: int, stride: int, kernel: int) -> range:
