@@ -7,7 +7,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import resources
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.dealing import dealt_out
 from kits_runtime.device_plan import DEFAULT_LIMIT
 from kits_runtime.device_run import NO_CUPY, run_where, where_for
 from kits_runtime.engines import (
@@ -48,12 +48,6 @@ from kits_runtime.record import (
 from kits_runtime.volume import Volume, labels_in_source_order
 
 Progress = Callable[[str, float], None]
-
-# On two cores the time a window is flat from 1 to 16; padding of the last call is least with few.
-_SLICE_BATCH = 4
-# The layers of a small window are too short for threads to share them well, and such windows come
-# in dozens: two at a time take 12 % less. Larger ones are few, and one must not wait for another.
-_SMALL_WINDOW = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +259,7 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    options = _dealt_out(options, net)
+    options = dealt_out(options, name, net, bundle.manifest.stages)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")
@@ -276,13 +270,6 @@ def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: Engine
         clock = time.perf_counter
         calibrate(engine, options.engine_cache, model=model, machine=machine, clock=clock)
     return engine
-
-
-def _dealt_out(options: EngineOptions, net: Net) -> EngineOptions:
-    """How many windows a call, and how many calls at once."""
-    if len(net.size_vox) == 2:
-        return replace(options, batch=_SLICE_BATCH)
-    return replace(options, batch=1, at_once=2 if prod(net.size_vox) <= _SMALL_WINDOW else 1)
 
 
 def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precision:
