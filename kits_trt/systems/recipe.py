@@ -154,7 +154,13 @@ class Augment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dice:
-    """1 - 2 overlap / (found + true), per foreground class and sample, then averaged."""
+    """1 - 2 overlap / (found + true), per foreground class and sample, then averaged.
+
+    ``smooth_vox`` is added above and below the fraction. With one voxel a sample without the class
+    costs nearly the same whether ten voxels or a thousand are found in it, and nothing if none is.
+    """
+
+    smooth_vox: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +191,14 @@ class BceDice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FocalDice:
-    """Focal loss of this ``gamma`` plus a Dice loss in which each class has a weight."""
+    """Focal loss of this ``gamma`` plus a Dice loss in which each class has a weight.
+
+    ``smooth_vox`` as in ``Dice``.
+    """
 
     gamma: float
     weights: tuple[float, ...]
+    smooth_vox: float = 1.0
 
 
 Loss = Dice | DeepDice | CrossEntropy | BceDice | FocalDice
