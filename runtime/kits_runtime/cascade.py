@@ -5,8 +5,8 @@ by; what it found serves the stages after it, and the overlay of some of them is
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -69,13 +69,15 @@ class Means:
     """What a run may use: a memory that the labels are to lie in, and how many processors.
 
     Without them new memory, and all processors that the process has. Nets get their patches in
-    ``arrays`` and give their scores there. Runs that share a ``turn`` ask nets one at a time.
+    ``arrays`` and give their scores there. Runs that share a ``turn`` ask nets one at a time. Nets
+    are asked from as many threads as ``at_once`` says by name, where it does not from one.
     """
 
     memory: Memory | None = None
     threads: int | None = None
     arrays: Arrays = HOST
     turn: "threading.Lock | None" = None
+    at_once: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,22 +174,32 @@ def _room_on_scan(run: _Run, window: Box, room: Room) -> Labels | None:
 
 
 def _fill(run: _Run, stage: Stage, asked: Mapping[Box, Kept], outcome: Outcome) -> None:
-    """Runs all boxes; where some overlap their scores are joined first, else each goes its way."""
-    boxes = tuple(asked)
-    total, done = sum(box.shape[0] for box in boxes), 0
+    """Runs all boxes; whatever happens, none of them goes on afterwards."""
+    total, done = sum(box.shape[0] for box in asked), 0
 
-    def told(stream: Iterator[Slab]) -> Iterator[Slab]:
+    def told(stream: Generator[Slab]) -> Generator[Slab]:
         nonlocal done
-        for slab in stream:
-            yield slab
-            done += slab.depth
-            run.progress(stage.name, done / total)
+        with closing(stream):
+            for slab in stream:
+                yield slab
+                done += slab.depth
+                run.progress(stage.name, done / total)
 
     groups = [
         (box, told(_box_slabs(run, stage, (outcome.grid, box), kept)))
         for box, kept in asked.items()
     ]
-    if any_overlap(boxes):
+    with ExitStack() as begun:
+        for _, stream in groups:
+            begun.enter_context(closing(stream))
+        _write(run, stage, groups, outcome)
+
+
+def _write(
+    run: _Run, stage: Stage, groups: Sequence[tuple[Box, Iterator[Slab]]], outcome: Outcome
+) -> None:
+    """Takes the scores of all boxes back; where some overlap they are joined first."""
+    if any_overlap([box for box, _ in groups]):
         with run.clock.phase(f"{stage.name}.join"):
             slab = joined(stage, outcome.box, groups, run.means.arrays)
         groups = [(outcome.box, iter((slab,)))]
@@ -217,29 +229,41 @@ def _with_reach(outcome: Outcome) -> Outcome:
     return replace(outcome, reach=outcome.grid.scan_box(wide))
 
 
-def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Iterator[Slab]:
+def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Generator[Slab]:
     clock, threads = run.clock, run.means.threads
     with clock.phase(f"{stage.name}.steps"):
         place = (run.means.arrays, run.scan)
         cut = scanned_region(run.volume, *where, threads=threads, place=place)
         region = applied(cut, stage.steps, run.outcomes)
         values = region.values.astype(np.float32, copy=False)
-        given = WindowedInput(values=values, air=region.air, kept=kept, arrays=region.arrays)
+        at_once = min(run.means.at_once.get(name, 1) for name in stage.nets)
+        given = WindowedInput(
+            values=values,
+            air=region.air,
+            kept=kept,
+            arrays=region.arrays,
+            at_once=at_once,
+            waiting=lambda: clock.phase(f"{stage.name}.net"),
+        )
 
-    def timed(net: RunNet) -> RunNet:
+    def in_turn(net: RunNet) -> RunNet:
         def ask(patches: Scores) -> Scores:
             with _own_turn(run.means.turn, clock), clock.phase(f"{stage.name}.net"):
                 return net(patches)
 
         return ask
 
-    stream = slabs(given, stage, [timed(run.nets[name]) for name in stage.nets])
-    while True:
-        with clock.phase(f"{stage.name}.windows"):
-            slab = next(stream, None)
-        if slab is None:
-            return
-        yield slab
+    nets, turn = [run.nets[name] for name in stage.nets], run.means.turn
+    if at_once == 1:
+        nets, turn = [in_turn(net) for net in nets], None
+    with _own_turn(turn, clock):
+        stream = slabs(given, stage, nets)
+        while True:
+            with clock.phase(f"{stage.name}.windows"):
+                slab = next(stream, None)
+            if slab is None:
+                return
+            yield slab
 
 
 @contextmanager

@@ -5,11 +5,14 @@ number of slices. A slab of ``None`` stands for slices that nobody was asked abo
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.ahead import Waiting, results_ahead
 from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.manifest.schema import Argmax, Decide, Patches, Slices, Stage
 from kits_runtime.windows import kept_ranges, padded, window_starts, window_weights
@@ -35,13 +38,17 @@ class Slab:
 class WindowedInput:
     """What windows are cut from: the region's values, the value of air, and the slices to ask.
 
-    Nets get patches, and give scores, where the values lie: on the host or in ``arrays``.
+    Nets get patches, and give scores, where the values lie: on the host or in ``arrays``. They are
+    asked for ``at_once`` patches at a time, from as many threads; with 1, from the caller's own.
+    The caller waits for such threads in the context that ``waiting`` gives.
     """
 
     values: NDArray[np.float32]
     air: float
     kept: NDArray[np.bool_] | None = None
     arrays: Arrays = HOST
+    at_once: int = 1
+    waiting: Waiting = nullcontext
 
 
 def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterator[Slab]:
@@ -88,7 +95,17 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
     wanted_z, *plane = inner
     join = _kept_centres if windows.join == "keep_centre" else _weighted_means
     first = 0
-    for layer in join(values, windows, ask, given.arrays):
+    starts = [
+        window_starts(*axis)
+        for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
+    ]
+
+    def answer(start: tuple[int, ...]) -> Scores:
+        scores: Scores = ask(_patch(values, start, windows.shape, given.arrays))[0]
+        return scores
+
+    answers = results_ahead(answer, product(*starts), at_once=given.at_once, waiting=given.waiting)
+    for layer in join(values.shape, windows, answers, given.arrays):
         last = first + layer.shape[1]
         rows = slice(max(first, wanted_z.start) - first, min(last, wanted_z.stop) - first)
         first = last
@@ -97,9 +114,9 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
 
 
 def _kept_centres(
-    values: NDArray[np.float32], windows: Patches, ask: RunNet, arrays: Arrays
+    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores], arrays: Arrays
 ) -> Iterator[Scores]:
-    axes = list(zip(values.shape, windows.shape, windows.stride, strict=True))
+    axes = list(zip(shape, windows.shape, windows.stride, strict=True))
     starts = [window_starts(*axis) for axis in axes]
     kept = [kept_ranges(*axis) for axis in axes]
     buffer: Scores | None = None
@@ -107,10 +124,10 @@ def _kept_centres(
         rows = z_to - z_from
         for y, (y_from, y_to) in zip(starts[1], kept[1], strict=True):
             for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
-                scores = ask(_patch(values, (z, y, x), windows.shape, arrays))[0]
+                scores = next(answers)
                 if buffer is None:
                     buffer = arrays.xp.empty(
-                        (len(scores), windows.shape[0], *values.shape[1:]), np.float32
+                        (len(scores), windows.shape[0], *shape[1:]), np.float32
                     )
                 buffer[:, :rows, y_from:y_to, x_from:x_to] = scores[
                     :, z_from - z : z_to - z, y_from - y : y_to - y, x_from - x : x_to - x
@@ -120,26 +137,29 @@ def _kept_centres(
 
 
 def _weighted_means(
-    values: NDArray[np.float32], windows: Patches, ask: RunNet, arrays: Arrays
+    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores], arrays: Arrays
 ) -> Iterator[Scores]:
     z_starts, y_starts, x_starts = (
-        window_starts(*axis)
-        for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
+        window_starts(*axis) for axis in zip(shape, windows.shape, windows.stride, strict=True)
     )
     weights = arrays.put(window_weights(windows.shape, windows.join))
     even = windows.join == "mean"
     depth, height, width = windows.shape
     sums: Scores | None = None
-    counts = arrays.xp.zeros((depth, *values.shape[1:]), np.float32)
-    for z, z_next in zip(z_starts, [*z_starts[1:], len(values)], strict=True):
+    counts = arrays.xp.zeros((depth, *shape[1:]), np.float32)
+    layer = arrays.xp.zeros(counts.shape, np.float32)  # the weights of all windows with the same z
+    for y in y_starts:
+        for x in x_starts:
+            layer[:, y : y + height, x : x + width] += weights
+    for z, z_next in zip(z_starts, [*z_starts[1:], shape[0]], strict=True):
         for y in y_starts:
             for x in x_starts:
-                scores = ask(_patch(values, (z, y, x), windows.shape, arrays))[0]
+                scores = next(answers)
                 if sums is None:
                     sums = arrays.xp.zeros((len(scores), *counts.shape), np.float32)
                 weighted = scores if even else scores * weights
                 sums[:, :, y : y + height, x : x + width] += weighted
-                counts[:, y : y + height, x : x + width] += weights
+        counts += layer
         assert sums is not None
         finished = z_next - z
         sums[:, :finished] /= counts[:finished]
@@ -153,7 +173,7 @@ def _weighted_means(
 
 def _patch(
     values: NDArray[np.float32],
-    start: tuple[int, int, int],
+    start: tuple[int, ...],
     shape: tuple[int, int, int],
     arrays: Arrays,
 ) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.dealing import dealt_out
 from kits_runtime.device_plan import DEFAULT_LIMIT
 from kits_runtime.device_run import NO_CUPY, run_where, where_for
 from kits_runtime.engines import (
@@ -47,9 +48,6 @@ from kits_runtime.record import (
 from kits_runtime.volume import Volume, labels_in_source_order
 
 Progress = Callable[[str, float], None]
-
-# On two cores the time a window is flat from 1 to 16; padding of the last call is least with few.
-_SLICE_BATCH = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +92,6 @@ class Segmenter:
         self._bundle = bundle
         self._choice = choose_backend(backend, device=gpu.device)
         options = options or EngineOptions()
-        self._means = Means(memory=Memory(), threads=options.threads, turn=threading.Lock())
         self._gpu_turn = threading.Lock()
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
@@ -102,6 +99,12 @@ class Segmenter:
                 for name, net in bundle.manifest.nets.items()
             }
             self._life = stack.pop_all()
+        self._means = Means(
+            memory=Memory(),
+            threads=options.threads,
+            turn=threading.Lock(),
+            at_once={name: engine.spec.at_once for name, engine in self._engines.items()},
+        )
         self._where = where_for(self._engines, options.device, gpu.max_bytes)
 
     @classmethod
@@ -256,12 +259,12 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    batch = 1 if len(net.size_vox) == 3 else _SLICE_BATCH
+    options = dealt_out(options, name, net, bundle.manifest.stages)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")
     model = bundle.net_bytes(name, precision)
-    engine = open_engine(model, spec, backend=choice, options=replace(options, batch=batch))
+    engine = open_engine(model, spec, backend=choice, options=options)
     if isinstance(engine, GpuEngine) and options.engine_cache is not None:
         machine = gpu_name(options.device)
         clock = time.perf_counter
@@ -277,8 +280,11 @@ def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precisi
 
 
 def _counted(net: RunNet, name: str, asked: dict[str, int]) -> RunNet:
+    turn = threading.Lock()
+
     def run(patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        asked[name] += len(patches)
+        with turn:
+            asked[name] += len(patches)
         return net(patches)
 
     return run

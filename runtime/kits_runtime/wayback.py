@@ -58,11 +58,17 @@ class WayBack:
         first = self._received
         self._received += slab.depth
         if slab.scores is not None:
-            labels = labels_from_scores(slab.scores, self._decide, self._arrays)
-            self._placed[first : self._received] = self._arrays.get(labels)
+            self._place(slab.scores, self._placed[first : self._received])
         if self._on_scan is not None:
             self._write_completed(slab, first, self._on_scan)
         self._last_plane = self._background if slab.scores is None else slab.scores[:, -1].copy()
+
+    def _place(self, scores: Scores, placed: Labels) -> None:
+        if self._arrays.on_device:
+            placed[...] = self._arrays.get(labels_from_scores(scores, self._decide, self._arrays))
+            return
+        for row, plane in enumerate(placed):  # a plane stays in the cache, a slab does not
+            plane[...] = labels_from_scores(scores[:, row], self._decide)
 
     def _write_completed(self, slab: Slab, first: int, on_scan: Labels) -> None:
         upper = self._taps[0].upper
