@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning"
 NEEDED_ABOVE_FIXED = 0.5
 SETS = {"teach": (120, 0), "validate": (12, 1_000_000)}
-# Steps of each net, five to sixteen minutes of one core in all, most for the net that finds kidneys.
+# Steps of each net, five to sixteen minutes of one core in all; who finds kidneys has most.
 # The same number on any machine, so that a record can be made again.
 STEPS = {
     "cascaded-vnet": {"roi-vnet": 600, "kidney-vnet": 600, "tumour-vnet": 250},
