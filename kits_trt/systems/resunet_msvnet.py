@@ -8,8 +8,9 @@ slice, slices without kidney left out, the largest component kept.
 Ours: the HU windows and the two largest kidney components, of which the paper says nothing, five
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
-kidney on a coarser grid, takes the five slices from the volume and keeps tumours from half a
-millilitre.
+kidney on a coarser grid, takes the five slices from the volume, keeps tumours from half a
+millilitre, and leaves HU as they are: brought to 45 slice by slice, a slice through a tumour alone
+looks like one through a kidney alone.
 """
 
 from kits_runtime.manifest.schema import (
@@ -30,6 +31,7 @@ from kits_runtime.manifest.schema import (
     Scale,
     Slices,
     Stage,
+    Step,
     Tight,
     Whole,
 )
@@ -67,7 +69,7 @@ KIDNEY_HU = (-200.0, 300.0)
 
 NEIGHBOURS = 5
 TUMOUR_PLANE_VOX = {"paper": 512, "small": 96}
-TUMOUR_HU = (-100.0, 250.0)
+TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
@@ -138,13 +140,7 @@ def _tumour(preset: Preset) -> Stage:
     return Stage(
         name="tumour",
         look=_tumour_look(preset),
-        steps=(
-            MultiplyByMask(of="kidney"),
-            _tumour_grid(preset),
-            CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU),
-            Clip(lower_hu=TUMOUR_HU[0], upper_hu=TUMOUR_HU[1]),
-            Scale(source=TUMOUR_HU, target=(TUMOUR_HU[0] / UNIT_HU, TUMOUR_HU[1] / UNIT_HU)),
-        ),
+        steps=_tumour_steps(preset),
         windows=Slices(
             depth=NEIGHBOURS,
             shape=(plane, plane),
@@ -159,6 +155,18 @@ def _tumour(preset: Preset) -> Stage:
         join="mean",
         clean=_tumour_clean(preset),
         clean_on="model",
+    )
+
+
+def _tumour_steps(preset: Preset) -> tuple[Step, ...]:
+    lower_hu, upper_hu = TUMOUR_HU[preset]
+    centre = CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
+    return (
+        MultiplyByMask(of="kidney"),
+        _tumour_grid(preset),
+        *((centre,) if preset == "paper" else ()),
+        Clip(lower_hu=lower_hu, upper_hu=upper_hu),
+        Scale(source=(lower_hu, upper_hu), target=(lower_hu / UNIT_HU, upper_hu / UNIT_HU)),
     )
 
 
@@ -214,13 +222,18 @@ def _kidney_recipe(preset: Preset) -> Recipe:
 
 def _tumour_recipe(preset: Preset) -> Recipe:
     published = preset == "paper"
+    lower_hu, upper_hu = TUMOUR_HU[preset]
     changes: tuple[Change, ...] = (
         Place(degrees=15.0, shift=0.1),
         CutOut(up_to=0.3, chance=0.3),
-        EqualiseHistogram(lower_hu=TUMOUR_HU[0], upper_hu=TUMOUR_HU[1], chance=0.3),
         Blur(up_to_vox=1.0, chance=0.3),
     )
-    if not published:
+    if published:
+        changes = (
+            *changes,
+            EqualiseHistogram(lower_hu=lower_hu, upper_hu=upper_hu, chance=0.3),
+        )
+    else:
         changes = (*changes, Mirror(axes=(2,), chance=0.5), *SCANNER_CHANGES, RoughMask())
     return Recipe(
         stage="tumour",
