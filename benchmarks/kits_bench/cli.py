@@ -44,7 +44,7 @@ _MODES: Mapping[str, str] = {
     "roofline": "each net's operations and bytes beside a roof measured in the same run",
     "scaling": "time against slices: slope and intercept",
     "windows": "windows a second of a sixth net of a public suite's shape",
-    "all": "all of these in turn, and the report",
+    "all": "latency to windows in turn, and the report",
 }
 
 
@@ -62,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kits-bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="kits-bench",
+        description="Measures the shipped code, and the usual ways of doing the same beside it.",
+    )
     add_telling(parser)
     modes = parser.add_subparsers(dest="mode", required=True)
     stages = modes.add_parser("stages", help="each stage around the nets beside the usual way")
@@ -93,26 +96,21 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_suite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bundle",
-        default="default",
-        help="a path, 'default', or SYSTEM:PRESET with seeded weights, as unet3d:paper",
-    )
-    parser.add_argument(
-        "--backends", type=_names, default=("openvino", "ort-cpu"), help="or 'every'"
-    )
-    parser.add_argument(
-        "--baselines", type=_baselines, default=("b0", "b1"), help="b0, b1, torch or 'none'"
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of ours")
-    parser.add_argument("--threads", type=_count, help="of every contestant")
-    parser.add_argument("--compile", action="store_true", help="let B1 try torch.compile")
-    parser.add_argument("--repeats", type=_count, default=5, help="rounds that count")
-    parser.add_argument("--results", type=Path, default=Path("out") / "bench")
-    parser.add_argument("--machine", default=None, help="the folder's name in --results")
-    parser.add_argument("--dry", action="store_true", help="made-up nets; shows that it runs")
-    parser.add_argument("--compare", type=Path, help="earlier records: a folder or a file")
-    parser.add_argument("--fail-if-slower", type=float, default=1.10, metavar="RATIO")
+    add = parser.add_argument
+    named = "a path, 'default', or SYSTEM:PRESET with seeded weights, as unet3d:paper"
+    add("--bundle", default="default", help=named)
+    add("--backends", type=_names, default=("openvino", "ort-cpu"), help="or 'every'")
+    add("--baselines", type=_baselines, default=("b0", "b1"), help="b0, b1, torch or 'none'")
+    add("--precision", choices=PRECISIONS, default="auto", help="of ours")
+    add("--threads", type=_count, help="of every contestant")
+    add("--compile", action="store_true", help="let B1 try torch.compile")
+    add("--repeats", type=_count, default=5, help="rounds that count (default: %(default)s)")
+    add("--results", type=Path, default=Path("out") / "bench", help="(default: %(default)s)")
+    add("--machine", default=None, help="the folder's name in --results")
+    add("--dry", action="store_true", help="made-up nets; shows that it runs")
+    add("--compare", type=Path, help="earlier records: a folder or a file")
+    slower = "with --compare: end with code 6 above it (default: %(default)s)"
+    add("--fail-if-slower", type=float, default=1.10, metavar="RATIO", help=slower)
 
 
 def _suite(options: argparse.Namespace) -> int:

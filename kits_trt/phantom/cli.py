@@ -1,7 +1,6 @@
 """``kits-phantom``: writes CT-like scans with exact kidney and tumour labels."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -12,8 +11,9 @@ from kits_runtime.cli.console import (
     exit_code_of,
     interrupted_once,
     say,
-    version,
+    set_up_logging,
 )
+from kits_runtime.cli.telling import add_telling
 from kits_runtime.errors import UsageError
 from kits_trt.phantom.cases import Plan, find_segmentations, make_cases, make_cases_around
 
@@ -22,12 +22,10 @@ NAME = "kits-phantom"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    try:
-        options = _parser().parse_args(argv)
-    except SystemExit as ending:  # argparse ends the process after --help, --version and misuse
-        return ending.code if isinstance(ending.code, int) else EXIT_USAGE
+    options = _parser().parse_args(argv)
+    set_up_logging(verbose=options.verbose, debug=options.debug)
     with interrupted_once():
-        return exit_code_of(lambda: _run(options), name=NAME, debug=False)
+        return exit_code_of(lambda: _run(options), name=NAME, debug=options.debug)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,13 +33,6 @@ class _Parser(argparse.ArgumentParser):
         """One line instead of the whole usage."""
         say(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(EXIT_USAGE)
-
-
-class _ShowVersion(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Reads the version only when it is asked for."""
-        sys.stdout.write(f"{parser.prog} {version()}\n")
-        parser.exit(EXIT_OK)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,8 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         help="KiTS folder whose segmentations give kidneys, tumours and grid",
     )
     add("--overwrite", action="store_true", help="replace cases that are there already")
-    add("-q", "--quiet", action="store_true", help="only errors on stderr")
-    add("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    add_telling(parser)
     return parser
 
 

@@ -25,8 +25,10 @@ from kits_trt.data.datasets import TrainingCase, find_training_cases
 from kits_trt.systems import SYSTEMS, System, with_cysts
 from kits_trt.systems.recipe import Recipe
 from kits_trt.train.options import NAME, parser_of_command
+from kits_trt.train.turns import first_tells, local_rank
 
 if TYPE_CHECKING:
+    from kits_trt.train.compute import Compute
     from kits_trt.train.ranks import Ranks
     from kits_trt.train.teller import Teller
     from kits_trt.train.wanted import Wanted
@@ -41,16 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    cases = find_training_cases(options.data)
-    held_out = find_training_cases(options.validation_data) if options.validation_data else ()
-    if options.check_data:
-        return _check(options, (*cases, *held_out))
-    _require_files((*cases, *held_out))
-    system = _system(options)
-    if options.out is None:
-        raise UsageError("--out: found none, expected the folder of the run; name one")
-    _require_torch()
-    return _train(options, system, cases, held_out)
+    with first_tells(os.environ):
+        cases = find_training_cases(options.data)
+        held_out = find_training_cases(options.validation_data) if options.validation_data else ()
+        if options.check_data:
+            return _check(options, (*cases, *held_out))
+        _require_files((*cases, *held_out))
+        system = _system(options)
+        if options.out is None:
+            raise UsageError("--out: found none, expected the folder of the run; name one")
+        _require_torch()
+        compute = _compute(options)
+    return _train(options, system, (cases, held_out), compute)
 
 
 def _check(options: argparse.Namespace, cases: Sequence[TrainingCase]) -> int:
@@ -116,18 +120,10 @@ def _require_torch() -> None:
             ) from error
 
 
-def _train(
-    options: argparse.Namespace,
-    system: System,
-    cases: Sequence[TrainingCase],
-    held_out: Sequence[TrainingCase],
-) -> int:
+def _compute(options: argparse.Namespace) -> "Compute":
     import torch
 
     from kits_trt.train.compute import Compute, device_named
-    from kits_trt.train.ranks import joined_ranks, local_rank
-    from kits_trt.train.run import run_training
-    from kits_trt.train.teller import Teller
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -136,14 +132,27 @@ def _train(
     )
     if compute.is_cuda:
         torch.cuda.set_device(compute.device)
-    with joined_ranks(os.environ, cuda=compute.is_cuda) as ranks:
+    return compute
+
+
+def _train(
+    options: argparse.Namespace,
+    system: System,
+    cases: tuple[Sequence[TrainingCase], Sequence[TrainingCase]],
+    compute: "Compute",
+) -> int:
+    from kits_trt.train.ranks import joined_ranks
+    from kits_trt.train.run import run_training
+    from kits_trt.train.teller import Teller
+
+    with joined_ranks(os.environ, cuda=compute.is_cuda) as ranks, first_tells(os.environ):
         teller = Teller(
             sys.stderr,
             quiet=options.quiet or not ranks.is_first,
             progress=not options.no_progress,
         )
         try:
-            wanted = _wanted(options, system, (cases, held_out), ranks=ranks, teller=teller)
+            wanted = _wanted(options, system, cases, ranks=ranks, teller=teller)
             run_training(wanted, compute=compute, ranks=ranks, teller=teller)
         finally:
             teller.end()

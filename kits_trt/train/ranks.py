@@ -110,8 +110,3 @@ def joined_ranks(environment: Mapping[str, str], *, cuda: bool) -> Iterator[Rank
         distributed.barrier()  # whoever leaves while others work may take them down
     finally:
         distributed.destroy_process_group()
-
-
-def local_rank(environment: Mapping[str, str]) -> int:
-    """The number of this process on its machine, by which it takes a GPU."""
-    return int(environment.get("LOCAL_RANK", "0"))

@@ -4,10 +4,10 @@ from importlib import import_module
 
 import pytest
 
-# kits-phantom is not among them yet: it tells no more than a line a case.
 COMMANDS = (
     "kits_runtime.cli.infer",
     "kits_runtime.cli.info",
+    "kits_trt.phantom.cli",
     "kits_trt.train.cli",
     "kits_trt.evaluation.cli",
     "kits_export.cli",

@@ -224,15 +224,33 @@ def test_a_cut_file_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--spacing", "-1,1,1"], "--spacing"),
         (["--cases", "0"], "found '0'"),
         (["--seed", "x"], "found 'x'"),
-        (["--anatomy", ".", "--size", "8,8,8"], "found --size"),
         (["--wrong"], "unrecognized arguments: --wrong"),
     ],
 )
 def test_misuse_is_one_line_and_exit_2(
     arguments: list[str], found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(tmp_path / "out"), *arguments]) == 2
+    with pytest.raises(SystemExit) as ending:
+        main([str(tmp_path / "out"), *arguments])
+    assert ending.value.code == 2
     assert found in one_line(capsys)
+
+
+@pytest.mark.parametrize("other", ["--anatomy=.", "--for-training=32"])
+def test_options_that_exclude_each_other_are_one_line_and_exit_2(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "out"), other, "--size", "8,8,8"]) == 2
+    assert "found --size" in one_line(capsys)
+
+
+def test_debug_shows_where_an_error_came_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "--debug", "--anatomy", str(tmp_path / "missing")]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback")
+    assert told.splitlines()[-1].startswith("kits-phantom: ")
 
 
 def test_existing_case_is_kept_unless_told_otherwise(
@@ -285,6 +303,8 @@ def test_progress_goes_to_stderr_and_quiet_says_nothing(
 def test_version_is_the_distributions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("kits_trt.phantom.cli.version", lambda: "1.2.3")
-    assert main(["--version"]) == 0
+    monkeypatch.setattr("kits_runtime.cli.telling.version", lambda: "1.2.3")
+    with pytest.raises(SystemExit) as ending:
+        main(["--version"])
+    assert ending.value.code == 0
     assert capsys.readouterr().out == "kits-phantom 1.2.3\n"
