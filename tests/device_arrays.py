@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kits_runtime.arrays import Arrays
+from kits_runtime.kernels.launching import Launch
+from kits_runtime.kernels.twins import launch_twin
 
 
 class DeviceArray:
@@ -36,6 +38,10 @@ class DeviceArray:
     @property
     def size(self) -> int:
         return self.hidden.size
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.hidden.strides
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -175,12 +181,30 @@ def get(array: DeviceArray) -> npt.NDArray[Any]:
     return array.hidden.copy()
 
 
-def strict_arrays(rows_at_once: int = 5) -> Arrays:
+def bare_launch(launch: Launch) -> Launch:
+    """A launch for these arrays from one for the host's."""
+
+    def of_device(name: str, items: int, *arguments: Any) -> None:
+        assert not any(isinstance(argument, np.ndarray) for argument in arguments)
+        launch(name, items, *[_bare_kernel(argument) for argument in arguments])
+
+    return of_device
+
+
+def _bare_kernel(argument: Any) -> Any:
+    if isinstance(argument, DeviceArray):
+        return argument.hidden
+    assert isinstance(argument, np.generic), "an argument without the type of the source"
+    return argument
+
+
+def strict_arrays(rows_at_once: int = 5, launch: Launch = launch_twin) -> Arrays:
     return Arrays(
         xp=_Module(),
         put=put,
         get=get,
         address=lambda array: int(array.hidden.ctypes.data),
         wait=lambda: None,
+        launch=bare_launch(launch),
         rows_at_once=rows_at_once,
     )

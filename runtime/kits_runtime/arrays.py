@@ -1,8 +1,8 @@
 """Where the arrays of a run lie: on the host, or on a device by a module with numpy's functions.
 
-The steps, windows, joins and the way back are written once, for any such module; with numpy's own
-nothing is copied. On a device the scan is put there once and labels come back as bytes; masks,
-boxes and what cleans them stay on the host, where they are small.
+Steps and joins are written once, for any such module; with numpy's own nothing is copied. What takes
+most of the time has kernels on a device, see ``kernels``. Labels come back as bytes; masks, boxes
+and what cleans them stay on the host, where they are small.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.kernels.launching import Launch, cupy_launch
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrays:
     """A module with numpy's functions, and the ways to its arrays and back.
 
     ``address`` says where an array begins; ``wait`` returns when all that was asked of the module
-    is done. ``rows_at_once`` is how many slices of a scan's labels may be worked out together on a
-    device.
+    is done. ``launch`` starts a kernel. ``rows_at_once`` is how many slices of a scan's labels may
+    be worked out together on a device.
     """
 
     xp: Any
@@ -27,6 +29,7 @@ class Arrays:
     get: Callable[[Any], NDArray[Any]]
     address: Callable[[Any], int]
     wait: Callable[[], None]
+    launch: Launch
     on_device: bool = True
     rows_at_once: int = 16
 
@@ -43,7 +46,19 @@ def _done() -> None:
     pass
 
 
-HOST = Arrays(xp=np, put=_itself, get=_itself, address=_host_address, wait=_done, on_device=False)
+def _no_kernels(name: str, _items: int, *_arguments: Any) -> None:  # noqa: ANN401
+    raise AssertionError(f"kernel {name} was asked of the host")
+
+
+HOST = Arrays(
+    xp=np,
+    put=_itself,
+    get=_itself,
+    address=_host_address,
+    wait=_done,
+    launch=_no_kernels,
+    on_device=False,
+)
 
 
 def cupy_arrays(index: int, limit_bytes: int) -> Arrays:
@@ -62,4 +77,5 @@ def cupy_arrays(index: int, limit_bytes: int) -> Arrays:
         get=cupy.asnumpy,
         address=lambda array: int(array.data.ptr),
         wait=lambda: cupy.cuda.get_current_stream().synchronize(),
+        launch=cupy_launch(cupy),
     )
