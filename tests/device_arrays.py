@@ -5,6 +5,7 @@ arrays, no silent conversion, no copy between places that overlap.
 """
 
 import operator
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,36 @@ from kits_runtime.kernels.launching import Launch
 from kits_runtime.kernels.twins import launch_twin
 
 
+class Meter:
+    """Counts the bytes of the arrays that are there, and the most that ever were together."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def notice(self, array: npt.NDArray[Any]) -> None:
+        """Counts the memory that an array owns or is a view of, once and until it is gone."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        if id(array) in self._known:
+            return
+        self._known.add(id(array))
+        self.now += array.nbytes
+        self.most = max(self.most, self.now)
+        weakref.finalize(array, self._gone, id(array), array.nbytes).atexit = False
+
+    def begin(self) -> None:
+        """Forgets the most there was so far."""
+        self.most = self.now
+
+    def _gone(self, known: int, size: int) -> None:
+        self._known.remove(known)
+        self.now -= size
+
+
+METER = Meter()
+
+
 class DeviceArray:
     """Wraps an array of the host and lets nobody see it."""
 
@@ -23,6 +54,7 @@ class DeviceArray:
 
     def __init__(self, hidden: npt.NDArray[Any]) -> None:
         self.hidden = hidden
+        METER.notice(hidden)
 
     def __array__(self, *_args: Any, **_named: Any) -> Any:
         raise TypeError("a device's array was converted without being asked")
@@ -86,8 +118,8 @@ class DeviceArray:
     def argmax(self, *, axis: int) -> "DeviceArray":
         return DeviceArray(self.hidden.argmax(axis=axis))
 
-    def sum(self) -> "DeviceArray":
-        return DeviceArray(np.asarray(self.hidden.sum()))
+    def sum(self, *, axis: int) -> "DeviceArray":
+        return DeviceArray(np.asarray(self.hidden.sum(axis=axis)))
 
     def mean(self, *, dtype: Any) -> "DeviceArray":
         return DeviceArray(np.asarray(self.hidden.mean(dtype=dtype)))
@@ -156,6 +188,7 @@ _SHARED = {
         "ascontiguousarray",
         "broadcast_to",
         "clip",
+        "concatenate",
         "empty",
         "full",
         "isfinite",
@@ -198,7 +231,7 @@ def _bare_kernel(argument: Any) -> Any:
     return argument
 
 
-def strict_arrays(rows_at_once: int = 5, launch: Launch = launch_twin) -> Arrays:
+def strict_arrays(launch: Launch = launch_twin) -> Arrays:
     return Arrays(
         xp=_Module(),
         put=put,
@@ -206,5 +239,4 @@ def strict_arrays(rows_at_once: int = 5, launch: Launch = launch_twin) -> Arrays
         address=lambda array: int(array.hidden.ctypes.data),
         wait=lambda: None,
         launch=bare_launch(launch),
-        rows_at_once=rows_at_once,
     )

@@ -1,8 +1,8 @@
 """Where the arrays of a run lie: on the host, or on a device by a module with numpy's functions.
 
-Steps and joins are written once, for any such module; with numpy's own nothing is copied. What takes
-most of the time has kernels on a device, see ``kernels``. Labels come back as bytes; masks, boxes
-and what cleans them stay on the host, where they are small.
+Steps and joins are written once, for any such module; with numpy's own nothing is copied. What
+takes most of the time has kernels on a device. Labels come back as bytes; masks, boxes and what
+cleans them stay on the host, where they are small.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,7 @@ class Arrays:
     """A module with numpy's functions, and the ways to its arrays and back.
 
     ``address`` says where an array begins; ``wait`` returns when all that was asked of the module
-    is done. ``launch`` starts a kernel. ``rows_at_once`` is how many slices of a scan's labels may
-    be worked out together on a device.
+    is done. ``launch`` starts a kernel.
     """
 
     xp: Any
@@ -30,8 +29,6 @@ class Arrays:
     address: Callable[[Any], int]
     wait: Callable[[], None]
     launch: Launch
-    on_device: bool = True
-    rows_at_once: int = 16
 
 
 def _itself(array: NDArray[Any]) -> NDArray[Any]:
@@ -57,7 +54,6 @@ HOST = Arrays(
     address=_host_address,
     wait=_done,
     launch=_no_kernels,
-    on_device=False,
 )
 
 

@@ -6,17 +6,16 @@ by; what it found serves the stages after it, and the overlay of some of them is
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.clock import Clock
 from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
-from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
+from kits_runtime.infer import RunNet, Scores, Slab
 from kits_runtime.join import NOWHERE, any_overlap, joined, union
 from kits_runtime.look import Kept, asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
@@ -28,10 +27,9 @@ from kits_runtime.manifest.schema import (
 )
 from kits_runtime.memory import Memory
 from kits_runtime.outcome import Outcome, zeros_stored_as
-from kits_runtime.steps import applied, scanned_region
+from kits_runtime.place import BoxRun, HostPlace, LabelsOf, Place
 from kits_runtime.tidy import Frame, Tidied, follow_on_scan, tidied, tidy_labels
-from kits_runtime.volume import Volume, Voxels, empty_labels
-from kits_runtime.wayback import WayBack
+from kits_runtime.volume import Volume, empty_labels
 
 Labels = NDArray[np.uint8]
 Progress = Callable[[str, float], None]
@@ -68,13 +66,14 @@ class CascadeResult:
 class Means:
     """What a run may use: a memory that the labels are to lie in, and how many processors.
 
-    Without them new memory, and all processors that the process has. Nets get their patches in
-    ``arrays`` and give their scores there. Runs that share a ``turn`` ask nets one at a time.
+    Without them new memory, and all processors that the process has. ``place`` makes the place
+    where a scan is worked on, the host where there is none; nets get their patches and give their
+    scores there. Runs that share a ``turn`` ask nets one at a time.
     """
 
     memory: Memory | None = None
     threads: int | None = None
-    arrays: Arrays = HOST
+    place: Callable[[Volume], Place] | None = None
     turn: "threading.Lock | None" = None
 
 
@@ -83,7 +82,7 @@ class _Run:
     """What the stages of one run share."""
 
     volume: Volume
-    scan: Voxels
+    place: Place
     nets: Mapping[str, RunNet]
     clock: Clock
     progress: Progress
@@ -102,9 +101,12 @@ def run_cascade(
 ) -> CascadeResult:
     """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed."""
     means = means or Means()
-    with clock.phase("upload") if means.arrays.on_device else nullcontext():
-        scan = means.arrays.put(volume.data)
-    run = _Run(volume=volume, scan=scan, nets=nets, clock=clock, progress=progress, means=means)
+    if means.place is None:
+        place: Place = HostPlace(volume=volume, threads=means.threads)
+    else:
+        with clock.phase("upload"):
+            place = means.place(volume)
+    run = _Run(volume=volume, place=place, nets=nets, clock=clock, progress=progress, means=means)
     remarks = []
     wanted = stages_wanted_on_scan(manifest)
     for stage in manifest.stages:
@@ -188,21 +190,20 @@ def _fill(run: _Run, stage: Stage, asked: Mapping[Box, Kept], outcome: Outcome) 
         for box, kept in asked.items()
     ]
     if any_overlap(boxes):
-        with run.clock.phase(f"{stage.name}.join"):
-            slab = joined(stage, outcome.box, groups, run.means.arrays)
-        groups = [(outcome.box, iter((slab,)))]
+        union_slabs = joined(stage, outcome.box, groups, run.place.arrays)
+        groups = [(outcome.box, _timed(union_slabs, run.clock, f"{stage.name}.join"))]
     for box, stream in groups:
         on_scan = None
         if outcome.on_scan is not None:
             on_scan = outcome.labels_on_scan(outcome.grid.scan_box(box))
-        back = WayBack(
-            outcome.grid,
-            box,
+        labels = LabelsOf(
+            grid=outcome.grid,
+            box=box,
             decide=stage.decide,
             placed=outcome.placed[box.seen_from(outcome.box).slices],
             on_scan=on_scan,
-            arrays=run.means.arrays,
         )
+        back = run.place.way_back(labels)
         for slab in stream:
             with run.clock.phase(f"{stage.name}.way_back"):
                 back.push(slab)
@@ -218,13 +219,7 @@ def _with_reach(outcome: Outcome) -> Outcome:
 
 
 def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Iterator[Slab]:
-    clock, threads = run.clock, run.means.threads
-    with clock.phase(f"{stage.name}.steps"):
-        place = (run.means.arrays, run.scan)
-        cut = scanned_region(run.volume, *where, threads=threads, place=place)
-        region = applied(cut, stage.steps, run.outcomes)
-        values = region.values.astype(np.float32, copy=False)
-        given = WindowedInput(values=values, air=region.air, kept=kept, arrays=region.arrays)
+    clock = run.clock
 
     def timed(net: RunNet) -> RunNet:
         def ask(patches: Scores) -> Scores:
@@ -233,9 +228,23 @@ def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> 
 
         return ask
 
-    stream = slabs(given, stage, [timed(run.nets[name]) for name in stage.nets])
+    stream = run.place.slabs(
+        BoxRun(
+            stage=stage,
+            grid=where[0],
+            box=where[1],
+            kept=kept,
+            nets=[timed(run.nets[name]) for name in stage.nets],
+            outcomes=run.outcomes,
+            preparing=lambda: clock.phase(f"{stage.name}.steps"),
+        )
+    )
+    return _timed(stream, clock, f"{stage.name}.windows")
+
+
+def _timed(stream: Iterator[Slab], clock: Clock, phase: str) -> Iterator[Slab]:
     while True:
-        with clock.phase(f"{stage.name}.windows"):
+        with clock.phase(phase):
             slab = next(stream, None)
         if slab is None:
             return

@@ -33,15 +33,11 @@ class Slab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowedInput:
-    """What windows are cut from: the region's values, the value of air, and the slices to ask.
-
-    Nets get patches, and give scores, where the values lie: on the host or in ``arrays``.
-    """
+    """What windows are cut from: the region's values, the value of air, and the slices to ask."""
 
     values: NDArray[np.float32]
     air: float
     kept: NDArray[np.bool_] | None = None
-    arrays: Arrays = HOST
 
 
 def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterator[Slab]:
@@ -52,7 +48,7 @@ def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterato
     """
 
     def ask(patches: NDArray[np.float32]) -> Scores:
-        return combined_scores([net(patches) for net in nets], stage, given.arrays)
+        return combined_scores([net(patches) for net in nets], stage)
 
     if isinstance(stage.windows, Patches):
         yield from _patch_slabs(given, stage.windows, ask)
@@ -84,11 +80,11 @@ def votes(scores: Scores, decide: Decide, arrays: Arrays = HOST) -> Scores:
 
 
 def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterator[Slab]:
-    values, inner = padded(given.values, windows.shape, given.air, given.arrays)
+    values, inner = padded(given.values, windows.shape, given.air)
     wanted_z, *plane = inner
     join = _kept_centres if windows.join == "keep_centre" else _weighted_means
     first = 0
-    for layer in join(values, windows, ask, given.arrays):
+    for layer in join(values, windows, ask):
         last = first + layer.shape[1]
         rows = slice(max(first, wanted_z.start) - first, min(last, wanted_z.stop) - first)
         first = last
@@ -96,9 +92,7 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
             yield Slab(depth=rows.stop - rows.start, scores=layer[(slice(None), rows, *plane)])
 
 
-def _kept_centres(
-    values: NDArray[np.float32], windows: Patches, ask: RunNet, arrays: Arrays
-) -> Iterator[Scores]:
+def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
     axes = list(zip(values.shape, windows.shape, windows.stride, strict=True))
     starts = [window_starts(*axis) for axis in axes]
     kept = [kept_ranges(*axis) for axis in axes]
@@ -107,9 +101,9 @@ def _kept_centres(
         rows = z_to - z_from
         for y, (y_from, y_to) in zip(starts[1], kept[1], strict=True):
             for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
-                scores = ask(_patch(values, (z, y, x), windows.shape, arrays))[0]
+                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
                 if buffer is None:
-                    buffer = arrays.xp.empty(
+                    buffer = np.empty(
                         (len(scores), windows.shape[0], *values.shape[1:]), np.float32
                     )
                 buffer[:, :rows, y_from:y_to, x_from:x_to] = scores[
@@ -119,24 +113,22 @@ def _kept_centres(
         yield buffer[:, :rows]
 
 
-def _weighted_means(
-    values: NDArray[np.float32], windows: Patches, ask: RunNet, arrays: Arrays
-) -> Iterator[Scores]:
+def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
     z_starts, y_starts, x_starts = (
         window_starts(*axis)
         for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
     )
-    weights = arrays.put(window_weights(windows.shape, windows.join))
+    weights = window_weights(windows.shape, windows.join)
     even = windows.join == "mean"
     depth, height, width = windows.shape
     sums: Scores | None = None
-    counts = arrays.xp.zeros((depth, *values.shape[1:]), np.float32)
+    counts = np.zeros((depth, *values.shape[1:]), np.float32)
     for z, z_next in zip(z_starts, [*z_starts[1:], len(values)], strict=True):
         for y in y_starts:
             for x in x_starts:
-                scores = ask(_patch(values, (z, y, x), windows.shape, arrays))[0]
+                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
                 if sums is None:
-                    sums = arrays.xp.zeros((len(scores), *counts.shape), np.float32)
+                    sums = np.zeros((len(scores), *counts.shape), np.float32)
                 weighted = scores if even else scores * weights
                 sums[:, :, y : y + height, x : x + width] += weighted
                 counts[:, y : y + height, x : x + width] += weights
@@ -145,9 +137,7 @@ def _weighted_means(
         sums[:, :finished] /= counts[:finished]
         yield sums[:, :finished]
         for channel in (*sums, counts):
-            left = channel[finished:]
-            # numpy sees that source and target overlap, a device's copy need not.
-            channel[: depth - finished] = left.copy() if arrays.on_device else left
+            channel[: depth - finished] = channel[finished:]
             channel[depth - finished :] = 0
 
 
@@ -155,15 +145,14 @@ def _patch(
     values: NDArray[np.float32],
     start: tuple[int, int, int],
     shape: tuple[int, int, int],
-    arrays: Arrays,
 ) -> NDArray[np.float32]:
     index = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-    patch: NDArray[np.float32] = arrays.xp.ascontiguousarray(values[index])
+    patch = np.ascontiguousarray(values[index])
     return patch[None, None]
 
 
 def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator[Slab]:
-    values, inner = padded(given.values, windows.shape, given.air, given.arrays)
+    values, inner = padded(given.values, windows.shape, given.air)
     depth = len(values)
     kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
     neighbours = neighbour_slices(kept, windows)
@@ -174,10 +163,10 @@ def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator
             yield Slab(depth=stop - start, scores=None)
             continue
         planes = _planes(given, values, neighbours[start + asked], (windows, ask))
-        yield from _with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
+        yield from with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
 
 
-def _with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
+def with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
     """Slabs of ``depth`` slices in all, of which only ``asked`` have planes (n, class, y, x)."""
     done = 0
     for run in np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 1) + 1):
@@ -214,31 +203,29 @@ def _planes(
 ) -> Scores:
     """Joined scores (n, class, y, x) of the slices whose windows read ``slices`` (n, depth)."""
     windows, ask = how
-    arrays, rows = given.arrays, given.arrays.put(slices)
     plane = values.shape[1:]
     axes = list(zip(plane, windows.shape, windows.stride, strict=True))
     height, width = windows.shape
     y_starts, x_starts = (window_starts(*axis) for axis in axes)
     if len(y_starts) == len(x_starts) == 1:
-        return ask(values[rows])
+        return ask(values[slices])
     y_kept, x_kept = (kept_ranges(*axis) for axis in axes)
     weights = window_weights(windows.shape, windows.join)
     centres = windows.join == "keep_centre"
     sums: Scores | None = None
-    counts = arrays.xp.zeros(plane, np.float32)
+    counts = np.zeros(plane, np.float32)
     for y, (y_from, y_to) in zip(y_starts, y_kept, strict=True):
         for x, (x_from, x_to) in zip(x_starts, x_kept, strict=True):
             answers = weights
             if centres:
                 answers = np.zeros_like(weights)
                 answers[y_from - y : y_to - y, x_from - x : x_to - x] = 1
-            weight = arrays.put(answers)
-            cut = values[:, y : y + height, x : x + width][rows]
-            scores = ask(arrays.xp.ascontiguousarray(cut))
+            cut = values[:, y : y + height, x : x + width][slices]
+            scores = ask(np.ascontiguousarray(cut))
             if sums is None:
-                sums = arrays.xp.zeros((*scores.shape[:2], *plane), np.float32)
-            sums[:, :, y : y + height, x : x + width] += scores * weight
-            counts[y : y + height, x : x + width] += weight
+                sums = np.zeros((*scores.shape[:2], *plane), np.float32)
+            sums[:, :, y : y + height, x : x + width] += scores * answers
+            counts[y : y + height, x : x + width] += answers
     assert sums is not None
     means: Scores = sums / counts
     return means

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
-from kits_runtime.device_plan import DEFAULT_LIMIT
-from kits_runtime.device_run import NO_CUPY, run_where, where_for
+from kits_runtime.device.plan import DEFAULT_LIMIT
+from kits_runtime.device.run import NO_CUPY, run_where, where_for
 from kits_runtime.engines import (
     Choice,
     Device,

@@ -13,7 +13,7 @@ from host_device import open_like_cuda, open_like_tensorrt
 
 from kits_runtime import EngineOptions, Segmenter, segmenter, volume_from_array
 from kits_runtime.bundle import Bundle, open_bundle
-from kits_runtime.device_run import NO_CUPY, Where
+from kits_runtime.device.run import NO_CUPY, Where
 from kits_runtime.engines import NetSpec, choose
 from kits_runtime.engines.protocol import Engine, Precision
 from kits_runtime.segmenter import GpuUse

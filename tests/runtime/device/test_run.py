@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from device_arrays import strict_arrays
+from device_arrays import METER, strict_arrays
 from digital_phantom import Levels, manifest_of, nets_of, phantom
 from host_device import engine_of
 from stages import volume
 
-from kits_runtime import device_run
 from kits_runtime.arrays import Arrays
 from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
-from kits_runtime.device_plan import planned
-from kits_runtime.device_run import Where, run_where, stage_shape, where_for
+from kits_runtime.device import run as device_run
+from kits_runtime.device.nets import net_on_device
+from kits_runtime.device.place import OnDevice, place_on
+from kits_runtime.device.plan import DEFAULT_LIMIT, DevicePlan, expected_bytes, planned
+from kits_runtime.device.run import Where, load_of, run_where, stage_shape, where_for
 from kits_runtime.engines import EngineSpec, FakeEngine
 from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.engines.protocol import net_spec_from_manifest
@@ -66,7 +69,8 @@ def test_a_full_device_gives_the_same_labels_by_a_smaller_plan() -> None:
 
     assert set(np.unique(expected.labels).tolist()) == {0, 1, 2}
     np.testing.assert_array_equal(found.labels, expected.labels)
-    assert opened == [(3, 1 << 30), (3, 1 << 30)]
+    room = (1 << 30) - load_of(MANIFEST.stages, SCAN, engines_of(MANIFEST)).engine_bytes
+    assert opened == [(3, room), (3, room)]
 
 
 def test_a_limit_that_is_too_small_is_said_before_anything_is_asked_of_the_device() -> None:
@@ -83,26 +87,54 @@ def test_a_stage_is_planned_by_its_grid_its_window_and_its_engines_buffers() -> 
     net = engines[stage.nets[0]].spec.net
     assert shape.window == net.size_vox
     assert (shape.in_channels, shape.classes) == (net.in_channels, net.out_channels)
-    assert shape.engine_bytes == int(np.prod(net.size_vox)) * 4 * (1 + net.out_channels)
+    held = load_of((stage,), SCAN, engines)
+    assert held.engine_bytes == int(np.prod(net.size_vox)) * 4 * (1 + net.out_channels)
+    assert (held.scan, held.voxel_bytes) == (SCAN.shape, 2)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("preset", ["small", "paper"])
-def test_the_longest_scan_of_kits_fits_into_two_gibibytes_beside_its_engines(
-    system: str, preset: Preset
+@pytest.mark.parametrize("slices", [1059, 10**6])
+def test_scans_of_any_length_fit_into_two_gibibytes_beside_their_engines(
+    system: str, preset: Preset, slices: int
 ) -> None:
     manifest = manifest_of(system, preset)
     scan = volume(np.zeros((2, 2, 2), np.int16), (0.5, 0.78, 0.78))
-    longest = replace(scan, data=np.broadcast_to(scan.data[:1, :1, :1], (1059, 512, 512)))
+    longest = replace(scan, data=np.broadcast_to(scan.data[:1, :1, :1], (slices, 512, 512)))
     engines = {}
     for name, net in manifest.nets.items():
         spec = net_spec_from_manifest(name, net)
         told = EngineSpec(net=spec, backend="fake", precision="fp16", batch=1, threads=1)
         engines[name] = FakeEngine(told, lambda patches: patches)
-    shapes = [stage_shape(stage, longest, engines) for stage in manifest.stages]
-    plan = planned(longest.shape, shapes)
+    load = load_of(manifest.stages, longest, engines)
+    plan = planned(load)
+    assert expected_bytes(load, plan) <= DEFAULT_LIMIT
     assert plan.rows_at_once >= 32
-    assert plan.expected_bytes > 2 * 1059 * 512 * 512
+    assert plan.whole_scan == (slices == 1059)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("slices", [40, 160])
+def test_a_run_keeps_within_its_plan(system: str, whole: bool, slices: int) -> None:
+    """Arrays of the device are counted, what numpy needs inside a call is not."""
+    manifest, functions = manifest_of(system, "small"), nets_of(system)
+    scan = volume(phantom((slices, 44, 50), (3.0, 7.6, 6.7), levels=Levels()).data, (3.0, 7.6, 6.7))
+    engines = {}
+    for name, net in manifest.nets.items():
+        engines[name] = engine_of(net_spec_from_manifest(name, net), functions[name])
+    load = replace(load_of(manifest.stages, scan, engines), engine_bytes=0)
+    plan = DevicePlan(rows_at_once=4, batch=2, scan_rows=8, whole_scan=whole)
+    arrays = strict_arrays()
+    nets = {name: net_on_device(engine, arrays) for name, engine in engines.items()}
+    place = partial(place_on, OnDevice(arrays=arrays, plan=plan))
+
+    METER.begin()
+    before = METER.now
+    run_cascade(scan, manifest, nets=nets, clock=Clock(), means=Means(place=place))
+
+    assert 0 < METER.most - before <= expected_bytes(load, plan)
+    assert METER.now == before
 
 
 def test_arrays_stay_on_the_host_unless_cupy_is_there_and_all_nets_run_on_the_gpu(

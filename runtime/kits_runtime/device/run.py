@@ -3,13 +3,16 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kits_runtime.arrays import Arrays, cupy_arrays
 from kits_runtime.cascade import CascadeResult, Means
-from kits_runtime.device_nets import net_on_device
-from kits_runtime.device_plan import (
+from kits_runtime.device.nets import net_on_device
+from kits_runtime.device.place import OnDevice, place_on
+from kits_runtime.device.plan import (
     DEFAULT_LIMIT,
     DevicePlan,
+    Load,
     StageShape,
     planned,
     within_memory,
@@ -18,6 +21,7 @@ from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.engines.protocol import Engine
 from kits_runtime.grid import grid_over
 from kits_runtime.infer import SLICES_AT_ONCE, RunNet
+from kits_runtime.look import largest_box
 from kits_runtime.manifest.schema import Boxes, Patches, Resample, Stage
 from kits_runtime.volume import Volume
 
@@ -64,37 +68,51 @@ def run_where(
     """
     if where.gpu is None:
         return run({name: engine.run for name, engine in engines.items()}, means)
-    gpu, limit = where.gpu, where.limit_bytes
+    gpu, load = where.gpu, load_of(stages, volume, engines)
+    room = where.limit_bytes - load.engine_bytes
 
     def attempt(plan: DevicePlan) -> CascadeResult:
-        arrays = replace(where.arrays_on(gpu, limit), rows_at_once=plan.rows_at_once)
+        arrays = where.arrays_on(gpu, room)
         nets = {
             name: net_on_device(engine, arrays)
             for name, engine in engines.items()
             if isinstance(engine, GpuEngine)
         }
-        return run(nets, replace(means, arrays=arrays))
+        place = partial(place_on, OnDevice(arrays=arrays, plan=plan))
+        return run(nets, replace(means, place=place))
 
-    shapes = [stage_shape(stage, volume, engines) for stage in stages]
-    return within_memory(planned(volume.shape, shapes, limit_bytes=limit), attempt)
+    batch = max(engine.spec.batch for engine in engines.values())
+    return within_memory(load, planned(load, batch=batch, limit_bytes=where.limit_bytes), attempt)
+
+
+def load_of(stages: tuple[Stage, ...], volume: Volume, engines: Mapping[str, Engine]) -> Load:
+    """What a run of these stages takes at the most."""
+    return Load(
+        scan=volume.shape,
+        stages=tuple(stage_shape(stage, volume, engines) for stage in stages),
+        voxel_bytes=volume.data.itemsize,
+        engine_bytes=sum(e.device_bytes for e in engines.values() if isinstance(e, GpuEngine)),
+    )
 
 
 def stage_shape(stage: Stage, volume: Volume, engines: Mapping[str, Engine]) -> StageShape:
-    """What a stage needs at the most: its region is taken to be the whole of its grid."""
+    """What a stage needs at the most, wherever its boxes will lie."""
     step = next((step for step in stage.steps if isinstance(step, Resample)), None)
     grid = grid_over(volume.shape, volume.spacing_mm, step)
     windows = stage.windows
     if isinstance(windows, Patches):
-        window, channels, at_once = windows.shape, 1, 1
+        window, channels, at_once = windows.shape, 1, 0
     else:
         window, channels, at_once = (1, *windows.shape), windows.depth, SLICES_AT_ONCE
-    held = [engines[name] for name in stage.nets]
+    may_overlap = (
+        isinstance(stage.look, Boxes) and stage.look.per == "side" and stage.join != "halves"
+    )
     return StageShape(
-        region=grid.shape,
+        plane=largest_box(stage.look, grid)[1:],
         window=window,
         in_channels=channels,
-        windows_at_once=at_once,
-        joined=isinstance(stage.look, Boxes),
-        classes=max(engine.spec.net.out_channels for engine in held),
-        engine_bytes=sum(e.device_bytes for e in held if isinstance(e, GpuEngine)),
+        slices_at_once=at_once,
+        joined_plane=grid.shape[1:] if may_overlap else None,
+        classes=max(engines[name].spec.net.out_channels for name in stage.nets),
+        nets=len(stage.nets),
     )
