@@ -27,6 +27,7 @@ from kits_runtime.engines import (
     choose_backend,
     open_engine,
 )
+from kits_runtime.engines.batches import gpu_windows_a_call, windows_a_call
 from kits_runtime.engines.calibration import calibrate
 from kits_runtime.engines.cuda_driver import gpu_name
 from kits_runtime.engines.gpu_engine import GpuEngine
@@ -47,9 +48,6 @@ from kits_runtime.record import (
 from kits_runtime.volume import Volume, labels_in_source_order
 
 Progress = Callable[[str, float], None]
-
-# On two cores the time a window is flat from 1 to 16; padding of the last call is least with few.
-_SLICE_BATCH = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +254,7 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    batch = 1 if len(net.size_vox) == 3 else _SLICE_BATCH
+    batch = gpu_windows_a_call(spec) if choice.on_gpu else windows_a_call(spec)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")

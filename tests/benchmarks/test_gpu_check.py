@@ -17,7 +17,8 @@ from nets import conv_softmax_net
 from numpy import ones, zeros
 
 from kits_bench.docs import page_from_records
-from kits_bench.gpu_check import running
+from kits_bench.engine_options import cached_options
+from kits_bench.gpu_check import running, tasks
 from kits_bench.gpu_check.cli import EXIT_MORE, main
 from kits_bench.gpu_check.gpu_memory import sampled_mib
 from kits_bench.gpu_check.ledger import Ledger
@@ -26,6 +27,7 @@ from kits_bench.gpu_check.plan import Item, Settings, settings_from_plain, sourc
 from kits_bench.gpu_check.subjects import DRY_WINDOW_VOX, sixth_net_path
 from kits_bench.gpu_check.targets import TARGETS, rows_of, table
 from kits_bench.gpu_check.task import answer_of
+from kits_runtime.engines import EngineOptions
 from kits_runtime.errors import BackendUnavailableError, UsageError
 
 
@@ -426,3 +428,35 @@ open_way(requests[-1])
     answers = json.loads(told.stdout)
     assert [answer["state"] for answer in answers] == ["ok", "ok", "ok", "unrun"]
     assert answers[3]["why"].startswith("a package is missing here")
+
+
+def test_every_measurement_finds_the_engines_that_earlier_ones_built(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[EngineOptions] = []
+    original = tasks.open_engine
+
+    def noted(*given: Any, options: EngineOptions, **named: Any) -> Any:
+        opened.append(options)
+        return original(*given, options=options, **named)
+
+    monkeypatch.setattr(tasks, "open_engine", noted)
+    given = settings(tmp_path, systems=(str(bundle),))
+    item = {"system": str(bundle), "backend": "ort-cpu", "precision": "fp32"}
+    tasks.TASKS["nets"](given, "own", item)
+    assert opened
+    assert {options.engine_cache for options in opened} == {tmp_path / "kept" / "engines"}
+    assert cached_options(precision="fp16").engine_cache == tmp_path / "kept" / "engines"
+
+
+def test_items_keep_engines_beside_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(tmp_path)
+    code = (
+        "import os, sys; {roots!r}; print(os.environ['KITS_CACHE'], file=sys.stderr); sys.exit(1)"
+    )
+    monkeypatch.setattr(running, "_CHILD", code)
+    result = running.run_item(Item(id="a", task="environment"), given, limit_s=60)
+    assert result is not None
+    assert result["why"] == f"its process ended with code 1 ({tmp_path / 'out' / 'cache'})"

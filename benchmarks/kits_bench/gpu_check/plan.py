@@ -115,6 +115,7 @@ def code_sha256() -> str:
     digest = hashlib.sha256()
     for root in source_roots():
         for name in PACKAGES:
-            for path in sorted((Path(root) / name).rglob("*.py")):
-                digest.update(path.read_bytes())
+            for path in sorted((Path(root) / name).rglob("*")):
+                if path.suffix in (".py", ".cu"):
+                    digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kits_bench.gpu_check.ledger import Ledger, Result
 from kits_bench.gpu_check.plan import Item, Settings, source_roots
@@ -120,8 +121,12 @@ def interpreter_of(item: Item, settings: Settings) -> tuple[str | None, str]:
     return found, ""
 
 
-def _waited(python: str, request: object, log: Path, limit_s: float) -> int | None:
-    """The exit code; None if the process had to be ended, with all that it had started."""
+def _waited(python: str, request: Mapping[str, Any], log: Path, limit_s: float) -> int | None:
+    """The exit code; None if the process had to be ended, with all that it had started.
+
+    Engines are kept beside the results, so that every item finds those that earlier ones built.
+    """
+    kept = Path(request["settings"]["out"]) / "cache"
     paths = os.pathsep.join(path for path in sys.path if path)
     own = {"PYTHONPATH": paths} if python == sys.executable else {}
     with log.open("wb") as stream:
@@ -130,7 +135,7 @@ def _waited(python: str, request: object, log: Path, limit_s: float) -> int | No
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env={**os.environ, **own},
+            env={**os.environ, **own, "KITS_CACHE": str(kept)},
             start_new_session=True,
         )
         try:
