@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kits_runtime.arrays import Arrays
+from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.kernels.launching import Launch
 from kits_runtime.kernels.twins import launch_twin
 
@@ -238,5 +238,6 @@ def strict_arrays(launch: Launch = launch_twin) -> Arrays:
         get=get,
         address=lambda array: int(array.hidden.ctypes.data),
         wait=lambda: None,
+        at=lambda address, length, dtype: DeviceArray(HOST.at(address, length, dtype)),
         launch=bare_launch(launch),
     )

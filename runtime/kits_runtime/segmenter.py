@@ -19,6 +19,7 @@ from kits_runtime.cascade import CascadeResult, Means, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device.plan import DEFAULT_LIMIT
 from kits_runtime.device.run import NO_CUPY, run_where, where_for
+from kits_runtime.device.upload import Upload
 from kits_runtime.engines import (
     Choice,
     Device,
@@ -99,8 +100,11 @@ class Segmenter:
                 name: stack.enter_context(_opened(bundle, name, net, self._choice, options))
                 for name, net in bundle.manifest.nets.items()
             }
+            self._where = where_for(self._engines, options.device, gpu.max_bytes)
+            self._uploads = self._where.uploads()
+            if self._uploads is not None:
+                stack.callback(self._uploads.close)
             self._life = stack.pop_all()
-        self._where = where_for(self._engines, options.device, gpu.max_bytes)
 
     @classmethod
     def from_bundle(
@@ -158,12 +162,19 @@ class Segmenter:
             rejected=self._choice.rejected,
         )
 
-    def segment(self, volume: Volume, *, progress: Progress | None = None) -> Segmentation:
+    def begin_upload(self) -> Upload | None:
+        """What a reader may tell of a scan while it is decoded; None where nets run on the host."""
+        return None if self._uploads is None else self._uploads.begin()
+
+    def segment(
+        self, volume: Volume, *, progress: Progress | None = None, upload: Upload | None = None
+    ) -> Segmentation:
         """The labels of a scan: 0 background, then the manifest's classes.
 
         Args:
             volume: A scan, by ``read_scan`` or ``volume_from_array``. It is not changed.
             progress: Called with a stage's name and how much of it is done, 0 to 1.
+            upload: One of ``begin_upload`` that followed while this scan was read.
 
         Raises:
             EngineError: a net failed.
@@ -191,6 +202,7 @@ class Segmenter:
                 stages=self._bundle.manifest.stages,
                 volume=volume,
                 means=self._means,
+                upload=upload,
             )
             total_ms = (time.perf_counter() - start) * 1e3
         record = self._record(volume, result, clock=clock, asked=asked, total_ms=total_ms)

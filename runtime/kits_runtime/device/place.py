@@ -7,6 +7,7 @@ from kits_runtime.arrays import Arrays
 from kits_runtime.device.labels import DeviceWayBack
 from kits_runtime.device.plan import DevicePlan
 from kits_runtime.device.region import Part, device_region
+from kits_runtime.device.upload import Upload
 from kits_runtime.device.windows import DeviceInput, device_slabs
 from kits_runtime.grid import Box
 from kits_runtime.infer import Slab
@@ -16,10 +17,14 @@ from kits_runtime.volume import Volume
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OnDevice:
-    """A device that runs may use: the arrays there, and how much of a run is done at once."""
+    """A device that a run may use: the arrays there, and how much of the run is done at once.
+
+    ``upload`` has the scan, where it was uploaded before.
+    """
 
     arrays: Arrays
     plan: DevicePlan
+    upload: Upload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,9 +68,10 @@ class DevicePlace:
 
 
 def place_on(device: OnDevice, volume: Volume) -> DevicePlace:
-    """Puts the scan on the device; where the plan has no room for it, each part when it is asked.
+    """Puts the scan on the device, unless it is there already.
 
-    Parts are uploaded anew each time: what two windows share is uploaded twice.
+    Where the plan has no room for all of it, each part comes when it is asked for, and what two
+    windows share is uploaded twice.
     """
     data, put = volume.data, device.arrays.put
 
@@ -74,7 +80,11 @@ def place_on(device: OnDevice, volume: Volume) -> DevicePlace:
 
     if not device.plan.whole_scan:
         return DevicePlace(arrays=device.arrays, plan=device.plan, scan=part_anew)
-    there = put(data)
+    if device.upload is not None:
+        there = device.upload.scan(device.arrays, volume)
+    else:  # as it lies in memory, which takes no copy here
+        arrangement = volume.orientation
+        there = arrangement.to_model(put(arrangement.to_source(data)))
 
     def part(box: Box) -> object:
         return there[box.slices]

@@ -47,12 +47,16 @@ class Load:
     """What is to be done: a scan's shape, the bytes of a voxel, all stages.
 
     ``engine_bytes`` is what engines hold themselves as long as they are open, buffers included.
+    ``ahead_bytes`` are set apart for scans that are uploaded ahead; one that is ``uploaded`` lies
+    there.
     """
 
     scan: tuple[int, int, int]
     stages: tuple[StageShape, ...]
     voxel_bytes: int = 2
     engine_bytes: int = 0
+    ahead_bytes: int = 0
+    uploaded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +104,10 @@ def planned(load: Load, *, batch: int = 1, limit_bytes: int = DEFAULT_LIMIT) -> 
 
 def expected_bytes(load: Load, plan: DevicePlan) -> int:
     """The most bytes that any stage needs, with the scan; engines of all stages stay loaded."""
-    scan = load.voxel_bytes * prod(load.scan) if plan.whole_scan else 0
+    needs_room = plan.whole_scan and not load.uploaded
+    scan = load.voxel_bytes * prod(load.scan) if needs_room else 0
     most = max((_stage_bytes(load, stage, plan) for stage in load.stages), default=0)
-    return scan + load.engine_bytes + most
+    return scan + load.engine_bytes + load.ahead_bytes + most
 
 
 def smaller(plan: DevicePlan) -> DevicePlan | None:

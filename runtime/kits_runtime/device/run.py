@@ -17,6 +17,8 @@ from kits_runtime.device.plan import (
     planned,
     within_memory,
 )
+from kits_runtime.device.upload import Upload, Uploads
+from kits_runtime.engines.cuda_memory import CudaDevice, Device
 from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.engines.protocol import Engine
 from kits_runtime.grid import grid_over
@@ -26,6 +28,9 @@ from kits_runtime.manifest.schema import Boxes, Patches, Resample, Stage
 from kits_runtime.volume import Volume
 
 NO_CUPY = "cupy is not installed: only the nets run on the GPU, all else on the processor"
+
+# A quarter holds three scans of 340 slices: those that are read, wait and are segmented.
+_AHEAD_SHARE = 4
 
 Run = Callable[[Mapping[str, RunNet], Means], CascadeResult]
 
@@ -37,6 +42,18 @@ class Where:
     gpu: int | None = None
     limit_bytes: int = DEFAULT_LIMIT
     arrays_on: Callable[[int, int], Arrays] = cupy_arrays
+    device_of: Callable[[int], Device] = CudaDevice
+
+    @property
+    def ahead_bytes(self) -> int:
+        """What scans may take that are uploaded while an earlier one is segmented."""
+        return self.limit_bytes // _AHEAD_SHARE
+
+    def uploads(self) -> Uploads | None:
+        """What uploads scans while they are decoded; None on the host."""
+        if self.gpu is None:
+            return None
+        return Uploads(self.device_of(self.gpu), room_bytes=self.ahead_bytes)
 
 
 def where_for(engines: Mapping[str, Engine], gpu: int, limit_bytes: int) -> Where:
@@ -60,8 +77,11 @@ def run_where(
     stages: tuple[Stage, ...],
     volume: Volume,
     means: Means,
+    upload: Upload | None = None,
 ) -> CascadeResult:
     """What ``run`` gives with the nets and means that suit the place.
+
+    ``upload`` may have the scan there already; it is closed where memory is short.
 
     Raises:
         OutOfMemoryError: the GPU's memory does not hold the smallest plan, or is full twice.
@@ -69,7 +89,9 @@ def run_where(
     if where.gpu is None:
         return run({name: engine.run for name, engine in engines.items()}, means)
     gpu, load = where.gpu, load_of(stages, volume, engines)
-    room = where.limit_bytes - load.engine_bytes
+    ready = upload if upload is not None and upload.finish() else None
+    load = replace(load, ahead_bytes=where.ahead_bytes, uploaded=ready is not None)
+    room = where.limit_bytes - where.ahead_bytes - load.engine_bytes
 
     def attempt(plan: DevicePlan) -> CascadeResult:
         arrays = where.arrays_on(gpu, room)
@@ -78,7 +100,9 @@ def run_where(
             for name, engine in engines.items()
             if isinstance(engine, GpuEngine)
         }
-        place = partial(place_on, OnDevice(arrays=arrays, plan=plan))
+        if ready is not None and not plan.whole_scan:
+            ready.close()
+        place = partial(place_on, OnDevice(arrays=arrays, plan=plan, upload=ready))
         return run(nets, replace(means, place=place))
 
     batch = max(engine.spec.batch for engine in engines.values())

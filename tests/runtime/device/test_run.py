@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from device_arrays import METER, strict_arrays
 from digital_phantom import Levels, manifest_of, nets_of, phantom
-from host_device import engine_of
+from host_device import HostDevice, engine_of
 from stages import volume
 
 from kits_runtime.arrays import Arrays
@@ -19,6 +21,7 @@ from kits_runtime.device.nets import net_on_device
 from kits_runtime.device.place import OnDevice, place_on
 from kits_runtime.device.plan import DEFAULT_LIMIT, DevicePlan, expected_bytes, planned
 from kits_runtime.device.run import Where, load_of, run_where, stage_shape, where_for
+from kits_runtime.device.upload import Upload, Uploads
 from kits_runtime.engines import EngineSpec, FakeEngine
 from kits_runtime.engines.gpu_engine import GpuEngine
 from kits_runtime.engines.protocol import net_spec_from_manifest
@@ -44,7 +47,7 @@ def cascade(nets: Mapping[str, RunNet], means: Means) -> CascadeResult:
     return run_cascade(SCAN, MANIFEST, nets=nets, clock=Clock(), means=means)
 
 
-def run(where: Where) -> CascadeResult:
+def run(where: Where, upload: Upload | None = None) -> CascadeResult:
     return run_where(
         where,
         cascade,
@@ -52,6 +55,7 @@ def run(where: Where) -> CascadeResult:
         stages=MANIFEST.stages,
         volume=SCAN,
         means=Means(),
+        upload=upload,
     )
 
 
@@ -69,8 +73,38 @@ def test_a_full_device_gives_the_same_labels_by_a_smaller_plan() -> None:
 
     assert set(np.unique(expected.labels).tolist()) == {0, 1, 2}
     np.testing.assert_array_equal(found.labels, expected.labels)
-    room = (1 << 30) - load_of(MANIFEST.stages, SCAN, engines_of(MANIFEST)).engine_bytes
+    room = (1 << 30) * 3 // 4 - load_of(MANIFEST.stages, SCAN, engines_of(MANIFEST)).engine_bytes
     assert opened == [(3, room), (3, room)]
+
+
+def test_a_scan_that_was_uploaded_ahead_is_segmented_from_there() -> None:
+    device = HostDevice()
+    uploads = Uploads(device, room_bytes=1 << 30)
+    stored = SCAN.orientation.to_source(SCAN.data)
+    voxels = np.asfortranarray(stored).reshape(-1, order="F").view(np.uint8)
+    upload = uploads.begin()
+    upload.follow(voxels, len(voxels))
+    opened: list[int] = []
+
+    def arrays_on(_gpu: int, _limit: int) -> Arrays:
+        opened.append(0)
+        arrays = strict_arrays()
+
+        def put(array: npt.NDArray[Any]) -> Any:
+            assert array.shape not in (stored.shape, SCAN.shape) or len(opened) > 1
+            return arrays.put(array)
+
+        if len(opened) == 2:
+            raise MemoryError
+        return replace(arrays, put=put)
+
+    where = Where(gpu=0, arrays_on=arrays_on)
+    expected = run(Where()).labels
+    np.testing.assert_array_equal(run(where, upload).labels, expected)
+    # A full device: the second plan gives the scan's place up and takes parts from the host.
+    np.testing.assert_array_equal(run(where, upload).labels, expected)
+    assert (len(opened), upload.finish()) == (3, False)
+    uploads.close()
 
 
 def test_a_limit_that_is_too_small_is_said_before_anything_is_asked_of_the_device() -> None:
@@ -106,7 +140,8 @@ def test_scans_of_any_length_fit_into_two_gibibytes_beside_their_engines(
         spec = net_spec_from_manifest(name, net)
         told = EngineSpec(net=spec, backend="fake", precision="fp16", batch=1, threads=1)
         engines[name] = FakeEngine(told, lambda patches: patches)
-    load = load_of(manifest.stages, longest, engines)
+    ahead = Where(gpu=0).ahead_bytes
+    load = replace(load_of(manifest.stages, longest, engines), ahead_bytes=ahead)
     plan = planned(load)
     assert expected_bytes(load, plan) <= DEFAULT_LIMIT
     assert plan.rows_at_once >= 32
