@@ -43,6 +43,7 @@ def _item(task: str, where: tuple[str, Contender, str], case: str | None = None)
         task=task,
         arguments=arguments if case is None else {**arguments, "case": case},
         interpreter=contender.interpreter,
+        resumes=task == "engines",  # those that were built before it was ended are kept
     )
 
 
@@ -51,7 +52,7 @@ def _engines(settings: Settings) -> list[Item]:
 
 
 def _parity(settings: Settings) -> list[Item]:
-    items = []
+    items = [Item(id="parity/kernels", task="kernels", limit_s=200)]
     for system, case in product(settings.systems, settings.parity_cases):
         arguments = {"system": system, "case": case}
         name = f"parity/{short_name(system)}/reference/{case}"
@@ -95,7 +96,9 @@ def _suite_items(
             "cases": list(cases),
         }
         name = "/".join([mode, short_name(system), where, *(cases if len(cases) == 1 else ())])
-        items.append(Item(id=name, task="suite", arguments=arguments, interpreter=where))
+        items.append(
+            Item(id=name, task="suite", arguments=arguments, interpreter=where, resumes=True)
+        )
     return items
 
 

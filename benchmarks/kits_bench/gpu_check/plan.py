@@ -81,7 +81,8 @@ def settings_from_plain(plain: Mapping[str, Any]) -> Settings:
 class Item:
     """One thing to measure in a process of its own; ``id`` is its name in the state file.
 
-    An item that ``resumes`` leaves records as it goes, and takes them as done when it runs again.
+    An item that ``resumes`` leaves records or engines as it goes, and takes them as done when it
+    runs again.
     """
 
     id: str

@@ -21,6 +21,7 @@ from kits_bench.gpu_check.plan import Item, Settings, source_roots
 
 Told = Callable[[str], None]
 
+ENGINES = "cache"  # beside the results
 LEAST_S = 5.0  # with less time left, no item is started
 _TAIL = 4000
 # The launcher of an interpreter may set PYTHONPATH itself, so the path travels in the code.
@@ -45,7 +46,7 @@ def run_items(
             told(f"the time budget ended; {len(pending) - place} items are left")
             return False
         limit_s = min(item.limit_s, left_s)
-        before = _records(settings)
+        before = _kept(settings)
         result = run_item(item, settings, limit_s=limit_s)
         if result is None and (_short(place, item, limit_s) or _grew(item, before, settings)):
             told(f"{item.id}: cut short by the time budget; it goes on next time")
@@ -63,12 +64,15 @@ def _short(place: int, item: Item, limit_s: float) -> bool:
 
 
 def _grew(item: Item, before: Mapping[Path, float], settings: Settings) -> bool:
-    """Whether an item that resumes left a record before it was ended."""
-    return item.resumes and _records(settings) != before
+    """Whether an item that resumes left a record, or an engine, before it was ended."""
+    return item.resumes and _kept(settings) != before
 
 
-def _records(settings: Settings) -> Mapping[Path, float]:
-    found = (settings.folder / "records").rglob("*.json")
+def _kept(settings: Settings) -> Mapping[Path, float]:
+    found = [
+        *(settings.folder / "records").rglob("*.json"),
+        *(settings.folder / ENGINES).rglob("*.json"),
+    ]
     return {path: path.stat().st_mtime for path in found}
 
 
@@ -126,7 +130,7 @@ def _waited(python: str, request: Mapping[str, Any], log: Path, limit_s: float) 
 
     Engines are kept beside the results, so that every item finds those that earlier ones built.
     """
-    kept = Path(request["settings"]["out"]) / "cache"
+    kept = Path(request["settings"]["out"]) / ENGINES
     paths = os.pathsep.join(path for path in sys.path if path)
     own = {"PYTHONPATH": paths} if python == sys.executable else {}
     with log.open("wb") as stream:

@@ -137,6 +137,16 @@ def _engine(bundle: Any, spec: NetSpec, arguments: Arguments) -> Any:  # noqa: A
     return open_engine(model, spec, backend=choice, options=options)
 
 
+def _kernels(settings: Settings, _interpreter: Interpreter, _arguments: Arguments) -> Facts:
+    """Our own kernels against their twins; a dry run has twins in their place."""
+    from kits_bench.gpu_check.kernels import TWINS, kernel_facts
+    from kits_runtime.arrays import cupy_arrays
+    from kits_runtime.device.plan import DEFAULT_LIMIT
+
+    arrays = TWINS if settings.dry else cupy_arrays(0, DEFAULT_LIMIT)
+    return {"kernels": kernel_facts(arrays, repeats=settings.repeats, dry=settings.dry)}
+
+
 def _nets(settings: Settings, _interpreter: Interpreter, arguments: Arguments) -> Facts:
     """Milliseconds a window of each net alone, from host memory to host memory."""
     choose_backend(arguments["backend"])
@@ -270,6 +280,7 @@ TASKS: Mapping[str, Task] = {
     "engines": _engines,
     "reference": _reference,
     "parity": _parity,
+    "kernels": _kernels,
     "nets": _nets,
     "torch-nets": _torch_nets,
     "suite": _suite_mode,
