@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -135,9 +136,9 @@ def _guide_shape(system: System, stage: Stage, name: str) -> GuideShape:
 
 
 def _divisor(size: int, wanted: float) -> int:
-    """The power of two nearest below a wanted factor that divides a size, at least 1."""
+    """The power of two nearest to a wanted factor that divides a size, at least 1."""
     factor = 1
-    while factor * 2 <= wanted and size % (factor * 2) == 0:
+    while factor * math.sqrt(2) <= wanted and size % (factor * 2) == 0:
         factor *= 2
     return factor
 

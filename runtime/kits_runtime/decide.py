@@ -17,12 +17,21 @@ def labels_from_scores(scores: Scores, decide: Decide) -> NDArray[np.uint8]:
     if isinstance(decide, Argmax):
         best = scores[0].copy()
         for channel, label in zip(scores[1:], decide.labels[1:], strict=True):
-            labels[channel > best] = label
+            _label_into(labels, channel > best, label)
             np.maximum(best, channel, out=best)
         return labels
     for channel, label in zip(scores, decide.labels, strict=True):
-        labels[channel >= np.float32(decide.at_least)] = label
+        _label_into(labels, channel >= np.float32(decide.at_least), label)
     return labels
+
+
+def _label_into(labels: NDArray[np.uint8], where: NDArray[np.bool_], label: int) -> None:
+    """Gives voxels a label, in place.
+
+    By arithmetic on bytes, many at once; they wrap around, so that nothing is lost when a label is
+    smaller than the one before. ``labels[where] = label`` takes three to ten times as long.
+    """
+    labels += where.astype(np.uint8) * (np.uint8(label) - labels)
 
 
 def background_scores(shape: tuple[int, ...], decide: Decide) -> Scores:

@@ -5,11 +5,14 @@ number of slices. A slab of ``None`` stands for slices that nobody was asked abo
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.ahead import Waiting, results_ahead
 from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.manifest.schema import Argmax, Decide, Patches, Slices, Stage
 from kits_runtime.windows import kept_ranges, padded, window_starts, window_weights
@@ -33,11 +36,17 @@ class Slab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowedInput:
-    """What windows are cut from: the region's values, the value of air, and the slices to ask."""
+    """What windows are cut from: the region's values, the value of air, and the slices to ask.
+
+    Nets are asked for ``at_once`` patches at a time, from as many threads; with 1, from the
+    caller's own. The caller waits for such threads in the context that ``waiting`` gives.
+    """
 
     values: NDArray[np.float32]
     air: float
     kept: NDArray[np.bool_] | None = None
+    at_once: int = 1
+    waiting: Waiting = nullcontext
 
 
 def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterator[Slab]:
@@ -84,7 +93,17 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
     wanted_z, *plane = inner
     join = _kept_centres if windows.join == "keep_centre" else _weighted_means
     first = 0
-    for layer in join(values, windows, ask):
+    starts = [
+        window_starts(*axis)
+        for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
+    ]
+
+    def answer(start: tuple[int, ...]) -> Scores:
+        scores: Scores = ask(_patch(values, start, windows.shape))[0]
+        return scores
+
+    answers = results_ahead(answer, product(*starts), at_once=given.at_once, waiting=given.waiting)
+    for layer in join(values.shape, windows, answers):
         last = first + layer.shape[1]
         rows = slice(max(first, wanted_z.start) - first, min(last, wanted_z.stop) - first)
         first = last
@@ -92,8 +111,10 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
             yield Slab(depth=rows.stop - rows.start, scores=layer[(slice(None), rows, *plane)])
 
 
-def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
-    axes = list(zip(values.shape, windows.shape, windows.stride, strict=True))
+def _kept_centres(
+    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores]
+) -> Iterator[Scores]:
+    axes = list(zip(shape, windows.shape, windows.stride, strict=True))
     starts = [window_starts(*axis) for axis in axes]
     kept = [kept_ranges(*axis) for axis in axes]
     buffer: Scores | None = None
@@ -101,11 +122,9 @@ def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) ->
         rows = z_to - z_from
         for y, (y_from, y_to) in zip(starts[1], kept[1], strict=True):
             for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
-                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
+                scores = next(answers)
                 if buffer is None:
-                    buffer = np.empty(
-                        (len(scores), windows.shape[0], *values.shape[1:]), np.float32
-                    )
+                    buffer = np.empty((len(scores), windows.shape[0], *shape[1:]), np.float32)
                 buffer[:, :rows, y_from:y_to, x_from:x_to] = scores[
                     :, z_from - z : z_to - z, y_from - y : y_to - y, x_from - x : x_to - x
                 ]
@@ -113,25 +132,30 @@ def _kept_centres(values: NDArray[np.float32], windows: Patches, ask: RunNet) ->
         yield buffer[:, :rows]
 
 
-def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) -> Iterator[Scores]:
+def _weighted_means(
+    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores]
+) -> Iterator[Scores]:
     z_starts, y_starts, x_starts = (
-        window_starts(*axis)
-        for axis in zip(values.shape, windows.shape, windows.stride, strict=True)
+        window_starts(*axis) for axis in zip(shape, windows.shape, windows.stride, strict=True)
     )
     weights = window_weights(windows.shape, windows.join)
     even = windows.join == "mean"
     depth, height, width = windows.shape
     sums: Scores | None = None
-    counts = np.zeros((depth, *values.shape[1:]), np.float32)
-    for z, z_next in zip(z_starts, [*z_starts[1:], len(values)], strict=True):
+    counts = np.zeros((depth, *shape[1:]), np.float32)
+    layer = np.zeros(counts.shape, np.float32)  # the weights of all windows with the same z
+    for y in y_starts:
+        for x in x_starts:
+            layer[:, y : y + height, x : x + width] += weights
+    for z, z_next in zip(z_starts, [*z_starts[1:], shape[0]], strict=True):
         for y in y_starts:
             for x in x_starts:
-                scores = ask(_patch(values, (z, y, x), windows.shape))[0]
+                scores = next(answers)
                 if sums is None:
                     sums = np.zeros((len(scores), *counts.shape), np.float32)
                 weighted = scores if even else scores * weights
                 sums[:, :, y : y + height, x : x + width] += weighted
-                counts[:, y : y + height, x : x + width] += weights
+        counts += layer
         assert sums is not None
         finished = z_next - z
         sums[:, :finished] /= counts[:finished]
@@ -143,7 +167,7 @@ def _weighted_means(values: NDArray[np.float32], windows: Patches, ask: RunNet) 
 
 def _patch(
     values: NDArray[np.float32],
-    start: tuple[int, int, int],
+    start: tuple[int, ...],
     shape: tuple[int, int, int],
 ) -> NDArray[np.float32]:
     index = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))

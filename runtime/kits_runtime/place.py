@@ -4,13 +4,14 @@ A place holds one scan. It prepares a box and gives its scores slab by slab, and
 to the labels' grids; a device does both without the host (``device.place``).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from kits_runtime.ahead import Waiting
 from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.grid import Box, Grid
 from kits_runtime.infer import RunNet, Slab, WindowedInput, slabs
@@ -27,7 +28,8 @@ class BoxRun:
     """A box of a stage's grid that nets are to be asked about.
 
     ``kept`` are its slices that 2.5D windows ask about, None for all. ``preparing`` makes contexts
-    in which the time is that of the steps.
+    in which the time is that of the steps. ``at_once`` and ``waiting`` are those of
+    ``WindowedInput``.
     """
 
     stage: Stage
@@ -36,7 +38,9 @@ class BoxRun:
     kept: Kept
     nets: Sequence[RunNet]
     outcomes: Mapping[str, Outcome]
-    preparing: Callable[[], AbstractContextManager[None]]
+    preparing: Waiting
+    at_once: int = 1
+    waiting: Waiting = nullcontext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +74,7 @@ class Place(Protocol):
         ...
 
     def slabs(self, run: BoxRun) -> Iterator[Slab]:
-        """The scores of a box, from its first slice to its last."""
+        """The scores of a box, from its first slice to its last; what must come first is done."""
         ...
 
     def way_back(self, labels: LabelsOf) -> TakesSlabs:
@@ -92,8 +96,14 @@ class HostPlace:
             cut = scanned_region(self.volume, run.grid, run.box, threads=self.threads)
             region = applied(cut, run.stage.steps, run.outcomes)
             values = region.values.astype(np.float32, copy=False)
-        given = WindowedInput(values=values, air=region.air, kept=run.kept)
-        yield from slabs(given, run.stage, run.nets)
+        given = WindowedInput(
+            values=values,
+            air=region.air,
+            kept=run.kept,
+            at_once=run.at_once,
+            waiting=run.waiting,
+        )
+        return slabs(given, run.stage, run.nets)
 
     def way_back(self, labels: LabelsOf) -> WayBack:
         """See ``Place``."""

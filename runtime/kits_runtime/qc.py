@@ -209,8 +209,9 @@ def _edges_reached(labels: Labels, reach: Box) -> Iterator[str]:
     part = labels[reach.slices]
     for axis, names in enumerate(_EDGES):
         ends = ((reach.start[axis] == 0, 0), (reach.stop[axis] == labels.shape[axis], -1))
+        planes = np.moveaxis(part, axis, 0)  # a view: take would copy against the memory's order
         for (is_there, end), name in zip(ends, names, strict=True):
-            if is_there and part.take(end, axis).any():
+            if is_there and planes[end].any():
                 yield name
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import resources
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -14,8 +15,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.boxes import Means
 from kits_runtime.bundle import Bundle, Precision, open_bundle
-from kits_runtime.cascade import CascadeResult, Means, run_cascade
+from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device.plan import DEFAULT_LIMIT
 from kits_runtime.device.run import NO_CUPY, run_where, where_for
@@ -32,7 +34,7 @@ from kits_runtime.engines.batches import gpu_windows_a_call, windows_a_call
 from kits_runtime.engines.calibration import calibrate
 from kits_runtime.engines.cuda_driver import gpu_name
 from kits_runtime.engines.gpu_engine import GpuEngine
-from kits_runtime.engines.protocol import net_spec_from_manifest
+from kits_runtime.engines.protocol import NetSpec, net_spec_from_manifest
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
@@ -49,6 +51,10 @@ from kits_runtime.record import (
 from kits_runtime.volume import Volume, labels_in_source_order
 
 Progress = Callable[[str, float], None]
+
+# The layers of a small window are too short for threads to share them well, and such windows come
+# in dozens: two at a time take 12 % less. Larger ones are few, and one must not wait for another.
+_SMALL_WINDOW = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +99,6 @@ class Segmenter:
         self._bundle = bundle
         self._choice = choose_backend(backend, device=gpu.device)
         options = options or EngineOptions()
-        self._means = Means(memory=Memory(), threads=options.threads, turn=threading.Lock())
         self._gpu_turn = threading.Lock()
         with ExitStack() as stack:
             self._engines: dict[str, Engine] = {
@@ -105,6 +110,12 @@ class Segmenter:
             if self._uploads is not None:
                 stack.callback(self._uploads.close)
             self._life = stack.pop_all()
+        self._means = Means(
+            memory=Memory(),
+            threads=options.threads,
+            turn=threading.RLock(),
+            at_once={name: engine.spec.at_once for name, engine in self._engines.items()},
+        )
 
     @classmethod
     def from_bundle(
@@ -266,17 +277,25 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    batch = gpu_windows_a_call(spec) if choice.on_gpu else windows_a_call(spec)
+    options = _dealt_out(options, spec, choice)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")
     model = bundle.net_bytes(name, precision)
-    engine = open_engine(model, spec, backend=choice, options=replace(options, batch=batch))
+    engine = open_engine(model, spec, backend=choice, options=options)
     if isinstance(engine, GpuEngine) and options.engine_cache is not None:
         machine = gpu_name(options.device)
         clock = time.perf_counter
         calibrate(engine, options.engine_cache, model=model, machine=machine, clock=clock)
     return engine
+
+
+def _dealt_out(options: EngineOptions, net: NetSpec, choice: Choice) -> EngineOptions:
+    """How many windows a call, and how many calls at once."""
+    if choice.on_gpu:
+        return replace(options, batch=gpu_windows_a_call(net))
+    small = len(net.size_vox) == 3 and prod(net.size_vox) <= _SMALL_WINDOW
+    return replace(options, batch=windows_a_call(net), at_once=2 if small else 1)
 
 
 def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precision:
@@ -287,8 +306,11 @@ def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precisi
 
 
 def _counted(net: RunNet, name: str, asked: dict[str, int]) -> RunNet:
+    turn = threading.Lock()
+
     def run(patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        asked[name] += len(patches)
+        with turn:
+            asked[name] += len(patches)
         return net(patches)
 
     return run

@@ -54,8 +54,9 @@ class WayBack:
         first = self._received
         self._received += slab.depth
         if slab.scores is not None:
-            labels = labels_from_scores(slab.scores, self._decide)
-            self._placed[first : self._received] = labels
+            placed = self._placed[first : self._received]
+            for row, plane in enumerate(placed):  # a plane stays in the cache, a slab does not
+                plane[...] = labels_from_scores(slab.scores[:, row], self._decide)
         if self._on_scan is not None:
             self._write_completed(slab, first, self._on_scan)
         self._last_plane = self._background if slab.scores is None else slab.scores[:, -1].copy()

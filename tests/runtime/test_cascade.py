@@ -1,5 +1,9 @@
 import itertools
+import threading
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -19,8 +23,10 @@ from digital_phantom import (
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from stages import slices, stage, volume
 
+from kits_runtime.boxes import Means
 from kits_runtime.cascade import CascadeResult, run_cascade, stages_wanted_on_scan
 from kits_runtime.clock import Clock
+from kits_runtime.errors import EngineError
 from kits_runtime.grid import Box, box_of
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import (
@@ -680,3 +686,70 @@ def test_a_mask_that_no_overlay_needs_can_be_centred_in() -> None:
     expected = np.zeros(SHAPE, np.uint8)
     expected[RIGHT.slices] = 2
     np.testing.assert_array_equal(result.labels, expected)
+
+
+def small_windows() -> Stage:
+    return finder(windows=Patches(shape=(2, 4, 4), stride=(2, 4, 4), join="mean"))
+
+
+def test_runs_that_ask_several_at_once_take_turns() -> None:
+    means = Means(turn=threading.Lock(), at_once={"find": 2})
+    scan, manifest = blocks(Box((1, 2, 2), (3, 6, 6))), manifest_with(small_windows())
+    asking: Counter[str] = Counter()
+    met, watch = [], threading.Lock()
+
+    def net_of(run: str) -> RunNet:
+        def net(patches: Array) -> Array:
+            with watch:
+                asking[run] += 1
+                met.append(sorted(+asking))
+            time.sleep(0.002)
+            with watch:
+                asking[run] -= 1
+            return above_50(patches)
+
+        return net
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(segmented, scan, manifest, {"find": net_of(name)}, means=means)
+            for name in ("a", "b")
+        ]
+        found = [run.result().labels for run in runs]
+
+    assert {name for names in met for name in names} == {"a", "b"}
+    assert ["a", "b"] not in met
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_net_that_fails_ahead_gives_the_turn_back() -> None:
+    means = Means(turn=threading.Lock(), at_once={"find": 2})
+    scan, manifest = blocks(Box((1, 2, 2), (3, 6, 6))), manifest_with(small_windows())
+    calls = itertools.count()
+
+    def fails(patches: Array) -> Array:
+        if next(calls) == 3:
+            raise EngineError("net find failed")
+        return above_50(patches)
+
+    with pytest.raises(EngineError, match="net find failed") as kept:
+        segmented(scan, manifest, {"find": fails}, means=means)
+
+    assert kept.tb is not None  # whoever keeps the error keeps its frames
+    assert means.turn is not None
+    assert not means.turn.locked()
+
+
+def test_a_reader_of_progress_that_fails_gives_the_turn_back() -> None:
+    means = Means(turn=threading.Lock(), at_once={"find": 2})
+    scan, manifest = blocks(Box((1, 2, 2), (3, 6, 6))), manifest_with(small_windows())
+
+    def stops(_stage: str, _share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        segmented(scan, manifest, {"find": above_50}, means=means, progress=stops)
+
+    assert kept.tb is not None
+    assert means.turn is not None
+    assert not means.turn.locked()

@@ -1,7 +1,9 @@
 import itertools
+import time
 import tracemalloc
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -179,6 +181,24 @@ def test_patches_give_what_monai_s_sliding_window_gives(
 
     reference = by_monai(values, module, size, overlap, join)
     np.testing.assert_allclose(scores, reference, rtol=0, atol=1e-5)
+
+
+@every_join
+def test_windows_asked_for_at_once_give_the_scores_of_one_by_one(join: Join) -> None:
+    values, own = values_of((11, 13, 17)), stage(windows=patches((4, 6, 8), (2, 4, 6), join))
+    begun = itertools.count()
+
+    def slow_at_times(taken: Array) -> Scores:
+        time.sleep(0.002 * (next(begun) % 3))
+        return np.concatenate([taken, np.sin(taken), taken**2], axis=1)
+
+    given = WindowedInput(values=values, air=0.0)
+    expected, found = (
+        whole(slabs(replace(given, at_once=n), own, [slow_at_times]), 11, 3, (13, 17))
+        for n in (1, 3)
+    )
+
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("join", ["mean", "gaussian"])

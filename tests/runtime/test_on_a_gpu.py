@@ -9,7 +9,8 @@ from digital_phantom import Levels, manifest_of, nets_of, phantom
 from stages import volume
 
 from kits_runtime.arrays import cupy_arrays
-from kits_runtime.cascade import Means, run_cascade
+from kits_runtime.boxes import Means
+from kits_runtime.cascade import run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device.place import OnDevice, place_on
 from kits_runtime.device.plan import DevicePlan

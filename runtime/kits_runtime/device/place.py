@@ -60,7 +60,7 @@ class DevicePlace:
             batch=self.plan.batch,
             kept=run.kept,
         )
-        yield from device_slabs(given, run.stage, run.nets)
+        return device_slabs(given, run.stage, run.nets)
 
     def way_back(self, labels: LabelsOf) -> DeviceWayBack:
         """See ``Place``."""

@@ -160,8 +160,8 @@ def _stage_bytes(load: Load, stage: StageShape, plan: DevicePlan) -> int:
     read = stage.slices_at_once + stage.in_channels if stage.slices_at_once else depth
     # The slices that windows read, and the same before they are put together or padded.
     layer = 2 * read * plane * _FLOAT
-    # All classes and the sum of weights, and one of these while it moves on.
-    sums = open_slices * plane * (stage.classes + 2) * _FLOAT
+    # All classes and two sums of weights, and one of these while it moves on.
+    sums = open_slices * plane * (stage.classes + 3) * _FLOAT
     calls = _call_bytes(stage, plan)
     # Scores of both boxes on their common plane, what is added, and which boxes they come from.
     joined = open_slices * prod(stage.joined_plane or (0,)) * (3 * stage.classes + 1) * _FLOAT

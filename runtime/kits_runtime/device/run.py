@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from kits_runtime.arrays import Arrays, cupy_arrays
-from kits_runtime.cascade import CascadeResult, Means
+from kits_runtime.boxes import Means
+from kits_runtime.cascade import CascadeResult
 from kits_runtime.device.nets import net_on_device
 from kits_runtime.device.place import OnDevice, place_on
 from kits_runtime.device.plan import (

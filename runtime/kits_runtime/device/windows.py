@@ -108,12 +108,13 @@ class _Sums:
         self._plane = plane
         self._depth = 0
         self._counts: Any = None
+        self._layer: Any = None
         self.scores: Any = None
 
     def begin(self, depth: int) -> None:
         """Begins with so many slices to which nothing was added; what was there is given up."""
         self._depth = depth
-        self._counts = self.scores = None
+        self._counts = self._layer = self.scores = None
 
     def add(
         self,
@@ -126,14 +127,19 @@ class _Sums:
         """Adds windows that begin ``z_from`` slices before these."""
         if self.scores is None:
             zeros, shape = self._arrays.xp.zeros, (self._depth, *self._plane)
-            self._counts = zeros(shape, np.float32)
+            self._counts, self._layer = zeros(shape, np.float32), zeros(shape, np.float32)
             self.scores = zeros((scores.shape[1], *shape), np.float32)
         blend_into(
-            self.scores, self._counts, scores, weights, answers, z_from=z_from, arrays=self._arrays
+            self.scores, self._layer, scores, weights, answers, z_from=z_from, arrays=self._arrays
         )
 
     def finished(self, depth: int) -> Any:  # noqa: ANN401
-        """The first slices, divided by the sum of their weights."""
+        """The first slices after a layer, divided by the sum of their weights.
+
+        Weights are summed within a layer first, as on the host.
+        """
+        self._counts += self._layer
+        self._layer[...] = 0
         self.scores[:, :depth] /= self._counts[:depth]
         return self.scores[:, :depth]
 

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from kits_runtime.engines.border import always_full, closed_error, failed_error, run_calls
 from kits_runtime.engines.cores import usable_cores
 from kits_runtime.engines.fit import Port, checked_input, checked_output, fixed_batch, load_error
+from kits_runtime.engines.openvino_rise import with_phases
 from kits_runtime.engines.protocol import Array, EngineOptions, EngineSpec, Model, NetSpec
 from kits_runtime.errors import BackendUnavailableError
 
@@ -24,14 +26,16 @@ _importing = threading.Lock()
 
 
 class OpenVinoEngine:
-    """One compiled net and its infer request; ``open`` makes it."""
+    """One compiled net and its infer requests; ``open`` makes it."""
 
     def __init__(self, compiled: Any, spec: EngineSpec, tensor_type: Any) -> None:  # noqa: ANN401
-        self._request = compiled.create_infer_request()
         self._spec = spec
         self._tensor_type = tensor_type
-        self._turn = threading.Lock()
-        self._whole_call = always_full(self._call, spec.batch)
+        self._closed = False
+        # Requests that nobody uses; None in the place of each once the engine is closed.
+        self._free: Queue[Any] = Queue()
+        for _ in range(spec.at_once):
+            self._free.put(compiled.create_infer_request())
 
     @classmethod
     def open(cls, model: Model, net: NetSpec, options: EngineOptions) -> "OpenVinoEngine":
@@ -56,7 +60,7 @@ class OpenVinoEngine:
         batch = fixed_batch(checked_input(net, _ports(graph.inputs))) or options.batch
         checked_output(net, _ports(graph.outputs))
         try:
-            graph = _fixed(library, graph, net, batch)
+            graph = with_phases(library, _fixed(library, graph, net, batch))
             checked_output(net, _ports(graph.outputs))
             compiled = core.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
@@ -67,6 +71,7 @@ class OpenVinoEngine:
             precision=precision,
             batch=batch,
             threads=threads,
+            at_once=options.at_once,
             versions=(("openvino", library.__version__),),
         )
         return cls(compiled, spec, library.Tensor)
@@ -78,13 +83,21 @@ class OpenVinoEngine:
 
     def run(self, patches: Array) -> Array:
         """The scores of ``patches``, see ``Engine.run``."""
-        with self._turn:
-            return run_calls(self._spec, patches, self._whole_call)
+        with self._request() as request:
+
+            def call(source: Array, scores: Array) -> None:
+                self._call(request, source, scores)
+
+            return run_calls(self._spec, patches, always_full(call, self._spec.batch))
 
     def close(self) -> None:
-        """Release the request, and with it the compiled net."""
-        with self._turn:
-            self._request = None
+        """Release the requests, and with them the compiled net."""
+        if not self._closed:
+            self._closed = True
+            for _ in range(self._spec.at_once):
+                self._free.get()
+            for _ in range(self._spec.at_once):
+                self._free.put(None)
 
     def __enter__(self) -> "OpenVinoEngine":
         """The engine itself."""
@@ -94,17 +107,26 @@ class OpenVinoEngine:
         """Close."""
         self.close()
 
-    def _call(self, patches: Array, scores: Array) -> None:
-        if self._request is None:
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        """A request of one's own; waits until there is one."""
+        request = self._free.get()
+        try:
+            yield request
+        finally:
+            self._free.put(request)
+
+    def _call(self, request: Any, patches: Array, scores: Array) -> None:  # noqa: ANN401
+        if request is None:
             raise closed_error(self._spec)
         net = self._spec.net
         try:
             # Shared memory: patches are read and scores written in place. It takes no read-only
             # array, so such patches are copied.
             source = self._tensor_type(np.require(patches, requirements="W"), shared_memory=True)
-            self._request.set_tensor(net.input_name, source)
-            self._request.set_tensor(net.output_name, self._tensor_type(scores, shared_memory=True))
-            self._request.infer()
+            request.set_tensor(net.input_name, source)
+            request.set_tensor(net.output_name, self._tensor_type(scores, shared_memory=True))
+            request.infer()
         except RuntimeError as error:
             raise failed_error(self._spec, error) from error
 
@@ -158,14 +180,14 @@ def _precision(capabilities: list[str], options: EngineOptions) -> str:
 
 
 def _settings(precision: str, threads: int, options: EngineOptions) -> Mapping[str, Any]:
-    """The settings of one net that answers as soon as it can.
+    """The settings of one net that answers as soon as it can, or several calls beside each other.
 
     Threads are not pinned to cores: it gains nothing measurable, and two processes that share a
     machine would pin theirs to the same ones.
     """
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": options.at_once,
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": _ELEMENT_TYPES[precision],
         "ENABLE_CPU_PINNING": False,

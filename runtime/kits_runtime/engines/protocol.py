@@ -5,7 +5,8 @@ Every engine keeps the same promises, whatever library runs the net:
 - ``run`` takes any number of windows. It makes calls of ``spec.batch`` windows and fills up the
   last one where its library needs that.
 - The scores that ``run`` returns are the caller's own: a new array that no later run touches.
-- ``run`` may be called from several threads. Calls take turns, and each gets its own answer.
+- ``run`` may be called from several threads. ``spec.at_once`` of them run beside each other, the
+  others take turns, and each gets its own answer.
 - Leaving the ``with`` block, or ``close``, gives the session's memory back; a later ``run`` raises
   ``EngineError``.
 """
@@ -76,8 +77,8 @@ class EngineSpec:
     """What an open engine really is; a run record copies it.
 
     ``precision`` is that of the arithmetic, never 'auto'; ``batch`` is the number of windows per
-    call; ``versions`` are (package, version) pairs; ``notes`` say what a reader of the record
-    should know of this engine.
+    call; ``at_once`` calls from as many threads run beside each other; ``versions`` are (package,
+    version) pairs; ``notes`` say what a reader of the record should know of this engine.
     """
 
     net: NetSpec
@@ -85,6 +86,7 @@ class EngineSpec:
     precision: str
     batch: int
     threads: int
+    at_once: int = 1
     versions: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -94,15 +96,17 @@ class EngineOptions:
     """What a caller may ask of an engine.
 
     ``batch`` windows a call, unless the net file fixes its batch axis: then the file's number holds
-    and the engine's spec says so. ``threads`` None is one per physical core that this process may
-    use. ``precision`` 'auto' is bf16 where backend and processor have it, fp32 otherwise.
-    ``cache_dir`` keeps compiled nets between runs where the backend can (openvino); only this user
-    may be able to write to it, because its files are loaded unchecked. ``engine_cache`` is the same
-    for engines that are built (trt, trt-rtx); without it they are built anew. ``device`` is the
-    number of the GPU for backends that use one.
+    and the engine's spec says so. ``at_once`` calls share the threads, where the backend can; else
+    calls take turns, and the spec says 1. ``threads`` None is one per physical core that this
+    process may use. ``precision`` 'auto' is bf16 where backend and processor have it, fp32
+    otherwise. ``cache_dir`` keeps compiled nets between runs where the backend can (openvino); only
+    this user may be able to write to it, because its files are loaded unchecked. ``engine_cache``
+    is the same for engines that are built (trt, trt-rtx); without it they are built anew.
+    ``device`` is the number of the GPU for backends that use one.
     """
 
     batch: int = 1
+    at_once: int = 1
     threads: int | None = None
     precision: Precision = "auto"
     cache_dir: Path | None = None
@@ -113,6 +117,8 @@ class EngineOptions:
         """Check the values where the caller can see them."""
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}, expected at least 1")
+        if self.at_once < 1:
+            raise ValueError(f"at_once is {self.at_once}, expected at least 1")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads is {self.threads}, expected at least 1, or None")
         if self.precision not in PRECISIONS:

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import unhurried, volume
 
-from kits_runtime.cascade import CascadeResult, Means, run_cascade
+from kits_runtime.boxes import Means
+from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.device.labels import DeviceWayBack
 from kits_runtime.device.nets import net_on_device

@@ -35,7 +35,7 @@ def test_bytes_are_those_counted_by_hand() -> None:
     plane = 200 * 400  # padded to the window along x
     source = 16 * 512 * 400 * 5
     layer = 2 * 50 * plane * 4
-    sums = 50 * plane * 5 * 4
+    sums = 50 * plane * 6 * 4
     calls = 2 * 50 * 100 * 400 * (2 * 2 + 5 * 3) * 4
     labels = 8 * 512 * 400 + 50 * plane
     all_of_it = Load(scan=(300, 512, 400), stages=(stage,), engine_bytes=7)
@@ -57,7 +57,7 @@ def test_slices_asked_together_and_two_boxes_are_counted() -> None:
     scan = (9, 512, 512)
     plane = 500 * 600
     layer = 2 * (8 + 3) * plane * 4
-    sums = 8 * plane * 4 * 4
+    sums = 8 * plane * 5 * 4
     calls = 8 * plane * (2 * 3 + 4 * 2) * 4
     labels = 8 * 512 * 512 + 8 * plane
     rest = 16 * 512 * 512 * 5 + 2 * 9 * 512 * 512

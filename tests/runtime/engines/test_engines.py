@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -341,6 +342,27 @@ def test_two_threads_get_their_own_answers(open_fp32: Open) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_openvino_runs_calls_beside_each_other_when_asked_to() -> None:
+    weights, bias = weights_of(12, (2, 1, 3, 3))
+    model, net = (
+        nets.conv_softmax_net(weights, bias, size=(64, 64)),
+        spec((64, 64), channels=(1, 2)),
+    )
+    given = [patches_of(seed, (1, 1, 64, 64)) for seed in range(24)]
+    one, two = (EngineOptions(threads=2, precision="fp32", at_once=n, batch=1) for n in (1, 2))
+
+    with (
+        open_engine(model, net, backend="openvino", options=one) as alone,
+        open_engine(model, net, backend="openvino", options=two) as engine,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        assert (alone.spec.at_once, engine.spec.at_once) == (1, 2)
+        for patches, scores in zip(given, pool.map(engine.run, given), strict=True):
+            np.testing.assert_allclose(scores, alone.run(patches), atol=1e-6)
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(given[0])
 
 
 def test_bf16_differs_from_fp32_by_no_more_than_its_rounding() -> None:
