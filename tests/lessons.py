@@ -8,10 +8,11 @@ from training_cases import lesson, patches, piece, recipe
 from kits_runtime.manifest.schema import Scale
 from kits_trt.data.plans import Lesson
 from kits_trt.nets import SegmentationNet
-from kits_trt.systems.recipe import Crops, HardCases, Loss, Mirror, Noise, Recipe
+from kits_trt.systems.augmentation import Mirror, Noise
+from kits_trt.systems.recipe import Crops, HardCases, Loss, Recipe
 from kits_trt.train.compute import Compute, seed_torch
-from kits_trt.train.loop import Trainee
 from kits_trt.train.ranks import Ranks
+from kits_trt.train.trainee import Trainee
 
 UNITS = (Scale(source=(0.0, 100.0), target=(0.0, 1.0)),)
 

@@ -22,17 +22,8 @@ from kits_trt.data.stage_pieces import (
     labelled_places,
 )
 from kits_trt.phantom.cases import kits_affine
-from kits_trt.systems.recipe import (
-    Adam,
-    Augment,
-    Change,
-    Constant,
-    Crops,
-    Dice,
-    Draw,
-    FirstCases,
-    Recipe,
-)
+from kits_trt.systems.augmentation import Augment, Change
+from kits_trt.systems.recipe import Adam, Constant, Crops, Dice, Draw, FirstCases, Recipe
 
 SHAPE, SPACING_MM = (30, 72, 84), (5.0, 4.0, 4.0)
 

@@ -22,7 +22,8 @@ from kits_bench.records import (
 from kits_bench.report.write import add_report, write_report
 from kits_bench.stages import stages_of, timed_stages
 from kits_runtime.bundle import Bundle, open_bundle
-from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, say, version
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, say
+from kits_runtime.cli.telling import add_telling
 from kits_runtime.engines import BACKENDS
 from kits_runtime.engines.protocol import PRECISIONS
 from kits_runtime.errors import UsageError
@@ -50,7 +51,8 @@ _MODES: Mapping[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(argv)
-    level = logging.WARNING if options.quiet else logging.INFO
+    more = options.verbose or options.debug
+    level = logging.WARNING if options.quiet else logging.DEBUG if more else logging.INFO
     logging.basicConfig(level=level, format="%(message)s")
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
@@ -61,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kits-bench", description=__doc__)
-    parser.add_argument("--debug", action="store_true", help="with tracebacks")
-    parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
-    parser.add_argument("--version", action="version", version=f"kits-bench {version()}")
+    add_telling(parser)
     modes = parser.add_subparsers(dest="mode", required=True)
     stages = modes.add_parser("stages", help="each stage around the nets beside the usual way")
     stages.set_defaults(run=_stages)

@@ -21,4 +21,5 @@ def cached_options(*, precision: str, threads: int | None = None) -> EngineOptio
 
 def batch_for(choice: Choice, net: NetSpec) -> int:
     """How many windows a call of a net takes on this backend."""
-    return gpu_windows_a_call(net) if choice.on_gpu else windows_a_call(net)
+    size = net.size_vox
+    return gpu_windows_a_call(size) if choice.on_gpu else windows_a_call(size)

@@ -3,8 +3,8 @@
 How long a cascade takes depends on what its first stage finds, so freely drawn weights, whose masks
 are noise, would measure nothing. A guide is a few seeded convolutions on a coarse copy of the
 patch, whose last layer alone is fitted by least squares to phantoms' labels. Its logits are added
-to those of the net, which are scaled down but computed in full; the guide costs a few per cent more
-and decides the mask. No accuracy can be read from such a mask.
+to those of the net, which are scaled down but computed in full; the guide costs little and decides
+the mask. No accuracy can be read from such a mask.
 """
 
 import math

@@ -26,8 +26,8 @@ from kits_runtime.cli.console import (
     interrupted_once,
     say,
     set_up_logging,
-    version,
 )
+from kits_runtime.cli.telling import add_telling
 from kits_runtime.engines.engine_cache import cache_folder
 from kits_runtime.errors import BundleError, UsageError
 from kits_trt.systems import SYSTEMS
@@ -52,12 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_files(parser.add_argument_group("files"))
     _add_checks(parser.add_argument_group("checks"))
     _add_engines(parser.add_argument_group("engines"))
-    add = parser.add_argument_group("telling").add_argument
-    add("--no-progress", action="store_true", help="no line that tells what is being done")
-    add("-q", "--quiet", action="store_true", help="only errors on stderr")
-    add("-v", "--verbose", action="store_true", help="say more on stderr")
-    add("--debug", action="store_true", help="say everything, with tracebacks")
-    add("--version", action="version", version=f"{NAME} {version()}")
+    add_telling(parser)
     return parser
 
 

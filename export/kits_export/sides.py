@@ -127,7 +127,7 @@ def _open_torch(forms: NetForms) -> Engine:
         net=forms.spec,
         backend="torch",
         precision="fp32",
-        batch=windows_a_call(forms.spec),
+        batch=windows_a_call(forms.spec.size_vox),
         threads=torch.get_num_threads(),
     )
     return FakeEngine(spec, lambda patches: torch_scores(forms.net, patches))
@@ -139,7 +139,7 @@ def _open(backend: str, precision: Precision, side: SideName) -> Callable[[NetFo
             graph_of(side, forms).SerializeToString(),
             forms.spec,
             backend=backend,
-            options=EngineOptions(batch=windows_a_call(forms.spec), precision=precision),
+            options=EngineOptions(batch=windows_a_call(forms.spec.size_vox), precision=precision),
         )
 
     return open_net
@@ -155,7 +155,8 @@ def _engine_backend() -> str | None:
 def _open_on_gpu(forms: NetForms) -> Engine:
     form = forms.stored if forms.half is None else forms.half.model
     options = EngineOptions(
-        batch=windows_a_call(forms.spec), precision="fp32" if forms.half is None else "fp16"
+        batch=windows_a_call(forms.spec.size_vox),
+        precision="fp32" if forms.half is None else "fp16",
     )
     return open_engine(
         form.SerializeToString(), forms.spec, backend=_engine_backend() or "trt", options=options

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import kits_runtime
 import kits_trt.data
-from kits_runtime.errors import KitsError
+from kits_runtime.errors import KitsError, OutOfMemoryError
 from kits_runtime.files import replacing_folder
 from kits_runtime.manifest.codec import to_plain
 from kits_runtime.manifest.schema import Slices
@@ -58,7 +58,7 @@ def cached_pieces(
     net: str,
     cases: Sequence[TrainingCase],
     *,
-    cyst: Cyst = "background",
+    cyst: Cyst = "kidney",
     workers: int = 1,
     progress: Progress = lambda _done, _total, _case: None,
 ) -> tuple[CasePieces, ...]:
@@ -68,6 +68,7 @@ def cached_pieces(
 
     Raises:
         ScanError: A case's files cannot be read, or are not a scan and its labels.
+        OutOfMemoryError: A case does not fit.
         KitsError: The cache cannot be written.
     """
     order = _Order(root=root, view=stage_view(system, net), cyst=cyst)
@@ -90,9 +91,15 @@ def _ensure(order: _Order, case: TrainingCase) -> tuple[Path, str | None]:
         if damage is None:
             return place, None
         shutil.rmtree(place)
-    volume, labels = read_case(case, order.cyst)
-    with replacing_folder(place, keep=True) as part:
-        write_pieces(part, pieces_of(order.view, volume, labels))
+    try:
+        volume, labels = read_case(case, order.cyst)
+        with replacing_folder(place, keep=True) as part:
+            write_pieces(part, pieces_of(order.view, volume, labels))
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{case.name}: found too little memory to prepare it for {order.view.stage.name!r}, "
+            "expected to fit; take fewer --workers, or --preset small"
+        ) from error
     return place, damage
 
 

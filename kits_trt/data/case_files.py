@@ -20,11 +20,11 @@ def read_case(case: TrainingCase, cyst: Cyst) -> tuple[Volume, Labels]:
     """A case's scan and its labels, both on (z, y, x).
 
     Raises:
-        ScanError: A file is missing or unreadable, the label map has other values than it may, or
-            it does not lie on the scan.
+        ScanError: A file is missing or unreadable, the label map has other values than it may or
+            none but background, or it does not lie on the scan.
     """
     stored = read_stored_labels(case)
-    wrong = wrong_values(case, stored)
+    wrong = wrong_values(case, stored) or nothing_labelled(case, stored)
     if wrong is not None:
         raise ScanError(wrong)
     scan = read_scan(case.scan).volume
@@ -51,8 +51,8 @@ def labels_path(case: TrainingCase) -> Path:
     """
     if case.labels is None:
         raise ScanError(
-            f"{case.name}: found no segmentation beside {case.scan}; expected a label map of the "
-            "scan; add it, or take the case away"
+            f"{case.scan}: found no segmentation beside it; expected a label map of the scan; add "
+            "it, or take the case away"
         )
     return case.labels
 
@@ -73,6 +73,19 @@ def wrong_values(case: TrainingCase, stored: Volume) -> str | None:
         f"{case.labels}: found {counts.total()} voxels of {shown}{more}; expected the labels "
         f"{', '.join(map(str, allowed))} alone; correct the label map"
     )
+
+
+def nothing_labelled(case: TrainingCase, stored: Volume) -> str | None:
+    """What is wrong with a label map without anything in it."""
+    if labels_shown(case, stored):
+        return None
+    return f"{case.labels}: found no labelled voxel; expected a kidney; leave this case out"
+
+
+def labels_shown(case: TrainingCase, stored: Volume) -> set[int]:
+    """What a label map shows beside background, in our values."""
+    values = {int(value) for plane in stored.data for value in np.unique(plane)}
+    return {case.classes.get(value, 0) for value in values} - {0}
 
 
 def apart_from(case: TrainingCase, scan: Volume, stored: Volume) -> str | None:

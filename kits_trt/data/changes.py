@@ -15,7 +15,7 @@ from kits_runtime.steps import AIR_HU
 from kits_trt.data.frames import Floats, Frame
 from kits_trt.data.rough_masks import rough_mask
 from kits_trt.data.stage_pieces import Piece
-from kits_trt.systems.recipe import (
+from kits_trt.systems.augmentation import (
     Blur,
     Change,
     Contrast,

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from kits_runtime.errors import KitsError
 from kits_runtime.nifti import read_scan
 from kits_runtime.volume import Volume
-from kits_trt.data.case_files import apart_from, read_stored_labels, wrong_values
+from kits_trt.data.case_files import (
+    apart_from,
+    labels_shown,
+    nothing_labelled,
+    read_stored_labels,
+    wrong_values,
+)
 from kits_trt.data.datasets import TrainingCase
 from kits_trt.data.processes import in_processes
 from kits_trt.data.stage_pieces import TUMOUR
@@ -52,13 +56,9 @@ def check_case(case: TrainingCase) -> tuple[Finding, ...]:
     stored = _read(lambda: read_stored_labels(case), told)
     notes: list[str] = []
     if stored is not None:
-        told += filter(None, [wrong_values(case, stored)])
-        shown = {case.classes.get(int(value), 0) for value in _values(stored)}
-        if not shown - {0}:
-            told.append(
-                f"{case.labels}: found no labelled voxel; expected a kidney; leave this case out"
-            )
-        elif TUMOUR not in shown:
+        empty = nothing_labelled(case, stored)
+        told += filter(None, [wrong_values(case, stored), empty])
+        if empty is None and TUMOUR not in labels_shown(case, stored):
             notes.append(f"{case.labels}: found no tumour; the case teaches kidneys alone")
     if scan is not None and stored is not None:
         told += filter(None, [apart_from(case, scan, stored)])
@@ -73,7 +73,3 @@ def _read(read: Callable[[], Volume], told: list[str]) -> Volume | None:
     except KitsError as error:
         told.append(str(error))
         return None
-
-
-def _values(stored: Volume) -> set[float]:
-    return {float(value) for plane in stored.data for value in np.unique(plane)}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kits_runtime.manifest.schema import Stage
 from kits_trt.data.stage_pieces import GROUPS, CasePieces, Labels
-from kits_trt.systems.recipe import Crops, Group, Recipe, SliceRuns, SliceStacks
+from kits_trt.systems.augmentation import Group
+from kits_trt.systems.recipe import Crops, Recipe, SliceRuns, SliceStacks
 from kits_trt.systems.system import System
 
 Floats = NDArray[np.float64]

@@ -20,7 +20,7 @@ from kits_trt.data.frames import (
 )
 from kits_trt.data.plans import Lesson, SampleKey, classes_of
 from kits_trt.data.stage_pieces import GROUPS, CasePieces, Piece, group_of
-from kits_trt.systems.recipe import Augment, Change, Group, Mirror, Place
+from kits_trt.systems.augmentation import Augment, Change, Group, Mirror, Place
 
 Floats = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.manifest.schema import Step
-from kits_trt.systems.recipe import Group
+from kits_trt.systems.augmentation import Group
 
 Labels = NDArray[np.uint8]
 

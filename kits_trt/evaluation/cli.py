@@ -11,8 +11,9 @@ from kits_runtime.cli.console import (
     exit_code_of,
     interrupted_once,
     say,
-    version,
+    set_up_logging,
 )
+from kits_runtime.cli.telling import add_telling
 from kits_trt.evaluation.evaluate import evaluate
 from kits_trt.evaluation.gates import check_gates, gate_from_text
 from kits_trt.evaluation.pairs import Pair, find_pairs
@@ -27,6 +28,7 @@ NAME = "kits-eval"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(argv)
+    set_up_logging(verbose=options.verbose, debug=options.debug)
     with interrupted_once():
         return exit_code_of(lambda: _run(options), name=NAME, debug=options.debug)
 
@@ -51,10 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         help="end with code 6 if the mean of this score is lower, as in dice_tumor=0.75; "
         "may be given again",
     )
-    add("-q", "--quiet", action="store_true", help="only errors on stderr")
-    add("--no-progress", action="store_true", help="no line that tells how far it is")
-    add("--debug", action="store_true", help="with tracebacks")
-    add("--version", action="version", version=f"{NAME} {version()}")
+    add_telling(parser)
     return parser
 
 

@@ -44,6 +44,16 @@ class BlockKind:
             raise ValueError(f"kernel is {self.kernel}, must be odd and positive; choose 3 or 5")
 
 
+def require_multiples(what: str, sizes: tuple[int, ...], *, of: int) -> None:
+    """Refuse a window or crop that the halvings of a net do not divide.
+
+    Raises:
+        ValueError: An axis is no multiple.
+    """
+    if any(size % of for size in sizes):
+        raise ValueError(f"{what} is {sizes}, every axis must be a multiple of {of}; pad it")
+
+
 class SegmentationNet(nn.Module):
     """A network that scores classes: ``logits`` for losses, calling it for scores.
 

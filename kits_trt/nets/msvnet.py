@@ -21,6 +21,7 @@ from kits_trt.nets.blocks import (
     double,
     halve,
     map_head,
+    require_multiples,
 )
 
 LEVELS = 4
@@ -44,10 +45,7 @@ class MsVNetConfig:
         """Refuse stacks without a centre slice and crops that four halvings do not divide."""
         if self.slices % 2 == 0:
             raise ValueError(f"slices is {self.slices}, must be odd; take one more or one fewer")
-        if any(size % 2**LEVELS for size in self.crop):
-            raise ValueError(
-                f"crop is {self.crop}, every axis must be a multiple of {2**LEVELS}; pad it"
-            )
+        require_multiples("crop", self.crop, of=2**LEVELS)
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

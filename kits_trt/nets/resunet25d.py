@@ -27,6 +27,7 @@ from kits_trt.nets.blocks import (
     map_head,
     normalisation,
     raising,
+    require_multiples,
 )
 from kits_trt.nets.initialise import draw_truncated_normal
 from kits_trt.nets.preactivated import Residual, pre_activated
@@ -48,9 +49,7 @@ class ResUNet25dConfig:
         """Refuse stacks without a centre slice and crops that three halvings do not divide."""
         if self.slices % 2 == 0:
             raise ValueError(f"slices is {self.slices}, must be odd; take one more or one fewer")
-        factor = 2 ** (LEVELS - 1)
-        if any(size % factor for size in self.crop):
-            raise ValueError(f"crop is {self.crop}, every axis must be a multiple of {factor}; pad")
+        require_multiples("crop", self.crop, of=2 ** (LEVELS - 1))
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

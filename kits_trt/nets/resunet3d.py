@@ -19,6 +19,7 @@ from kits_trt.nets.blocks import (
     double,
     halve,
     map_head,
+    require_multiples,
 )
 
 LEVELS = 4
@@ -41,10 +42,7 @@ class ResUNet3dConfig:
 
     def __post_init__(self) -> None:
         """Refuse windows that four halvings do not divide."""
-        if any(size % 2**LEVELS for size in self.window):
-            raise ValueError(
-                f"window is {self.window}, every axis must be a multiple of {2**LEVELS}; pad it"
-            )
+        require_multiples("window", self.window, of=2**LEVELS)
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kits_trt.nets.blocks import BlockKind, SegmentationNet, conv_norm_act, map_head
+from kits_trt.nets.blocks import (
+    BlockKind,
+    SegmentationNet,
+    conv_norm_act,
+    map_head,
+    require_multiples,
+)
 from kits_trt.nets.initialise import draw_he_normal
 
 LEVELS = 5
@@ -31,9 +37,7 @@ class UNet2dConfig:
 
     def __post_init__(self) -> None:
         """Refuse crops that four halvings do not divide."""
-        factor = 2 ** (LEVELS - 1)
-        if any(size % factor for size in self.crop):
-            raise ValueError(f"crop is {self.crop}, every axis must be a multiple of {factor}; pad")
+        require_multiples("crop", self.crop, of=2 ** (LEVELS - 1))
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kits_trt.nets.blocks import SegmentationNet
+from kits_trt.nets.blocks import SegmentationNet, require_multiples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,7 @@ class UNet3dConfig:
             raise ValueError(
                 f"channels are {self.channels}, must be of two levels or more; add a level"
             )
-        stride = 2 ** (len(self.channels) - 1)
-        if any(size % stride for size in self.window):
-            raise ValueError(
-                f"window is {self.window}, every axis must be a multiple of {stride}; pad it"
-            )
+        require_multiples("window", self.window, of=2 ** (len(self.channels) - 1))
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from kits_trt.nets.blocks import (
     double,
     halve,
     map_head,
+    require_multiples,
 )
 from kits_trt.nets.initialise import draw_he_normal
 
@@ -44,10 +45,7 @@ class VNetConfig:
 
     def __post_init__(self) -> None:
         """Refuse windows that four halvings do not divide."""
-        if any(size % 2**LEVELS for size in self.window):
-            raise ValueError(
-                f"window is {self.window}, every axis must be a multiple of {2**LEVELS}; pad it"
-            )
+        require_multiples("window", self.window, of=2**LEVELS)
 
     @property
     def patch_shape(self) -> tuple[int, ...]:

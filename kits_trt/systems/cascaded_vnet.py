@@ -25,13 +25,12 @@ from kits_runtime.manifest.schema import (
     Whole,
     ZScore,
 )
+from kits_trt.systems.augmentation import Augment, Noise
 from kits_trt.systems.recipe import (
     Adam,
-    Augment,
     Constant,
     Crops,
     Dice,
-    Noise,
     RandomSplit,
     Recipe,
     Sgd,
@@ -45,6 +44,7 @@ BOX_VOX = {"paper": 256, "small": 64}
 SIGMA = 0.25
 EPOCHS = {"roi-vnet": 47, "kidney-vnet": 47, "tumour-vnet": 56}
 NOISE_HU = 20.0
+SMALL_SMOOTH_VOX = 50.0  # two millilitres
 
 
 def cascaded_vnet(preset: Preset) -> System:
@@ -120,7 +120,7 @@ def _recipe(net: str, preset: Preset, *, stage: str, target: Mapping[int, int]) 
         if published
         else Crops(per_case=2, foreground_share=0.5),
         augment=(Augment(change=Noise(up_to_hu=NOISE_HU)),),
-        loss=Dice(),
+        loss=Dice() if published else Dice(smooth_vox=SMALL_SMOOTH_VOX),
         optimiser=Sgd(learning_rate=1e-3, momentum=0.9, weight_decay=0.01)
         if published
         else Adam(learning_rate=2e-3, weight_decay=0.01, decoupled=True),

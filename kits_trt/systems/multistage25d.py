@@ -3,7 +3,8 @@
 Five neighbouring slices in, the middle one's classes out. Slices of 3 mm, HU -30 to 300, zero mean
 and unit variance. After both stages objects under 5000 voxels go. Ours: a kidney is what lies in
 one half of the scan, boxes are moved back into the scan at its border, scores of overlapping boxes
-are averaged, no kidney found means an empty result, mean and variance are those of what a stage
+are averaged, no kidney found means an empty result, which net is changed in which ways (of the
+table's marks the text keeps three, two and one), mean and variance are those of what a stage
 looks at (the paper standardises before it cuts its boxes, and does not say over what), and the
 ensemble is the mean of both nets' scores (a vote of two masks would often be a tie).
 """
@@ -26,14 +27,11 @@ from kits_runtime.manifest.schema import (
     Whole,
     ZScore,
 )
+from kits_trt.systems.augmentation import Augment, Group, Mirror, Place
 from kits_trt.systems.recipe import (
     Adam,
-    Augment,
     Constant,
     CrossEntropy,
-    Group,
-    Mirror,
-    Place,
     RandomSplit,
     Recipe,
     SliceStacks,
@@ -48,12 +46,15 @@ MIN_OBJECT_VOX = {"paper": 5000, "small": 300}
 NEIGHBOURS = 5
 LOWER_HU, UPPER_HU = -30.0, 300.0
 TUMOUR: tuple[Group, ...] = ("tumour",)
-THREE_GROUPS: Mapping[tuple[Group, ...], float] = {
-    ("background",): 1 / 3,
-    ("kidney",): 1 / 3,
-    TUMOUR: 1 / 3,
+SHARES: Mapping[str, Mapping[tuple[Group, ...], float]] = {
+    "localise": {("background",): 1 / 3, ("kidney",): 1 / 3, TUMOUR: 1 / 3},
+    "segment": {("kidney",): 0.5, TUMOUR: 0.5},
 }
-TWO_GROUPS: Mapping[tuple[Group, ...], float] = {("kidney",): 0.5, TUMOUR: 0.5}
+CHANGES = (
+    Augment(change=Place(degrees=30.0), groups=TUMOUR),
+    Augment(change=Mirror(axes=(2,), chance=0.5), groups=TUMOUR),
+    Augment(change=Place(zoom=(1.0, 1.5), chance=0.66), groups=TUMOUR),
+)
 
 
 def multistage25d(preset: Preset) -> System:
@@ -89,21 +90,21 @@ def multistage25d(preset: Preset) -> System:
             "res-unet-1": _recipe(
                 preset,
                 stage="localise",
-                shares=THREE_GROUPS,
+                marks=3,
                 weights=(0.3, 1.0, 3.0),
                 learning_rate=1e-4,
             ),
             "res-unet-2": _recipe(
                 preset,
                 stage="segment",
-                shares=TWO_GROUPS,
+                marks=2,
                 weights=(0.3, 1.0, 3.0),
                 learning_rate=1e-4,
             ),
             "res-net": _recipe(
                 preset,
                 stage="segment",
-                shares=TWO_GROUPS,
+                marks=1,
                 weights=(0.2, 0.25, 0.55),
                 learning_rate=1e-3,
             ),
@@ -146,21 +147,17 @@ def _recipe(
     preset: Preset,
     *,
     stage: str,
-    shares: Mapping[tuple[Group, ...], float],
+    marks: int,
     weights: tuple[float, float, float],
     learning_rate: float,
 ) -> Recipe:
-    """Balanced batches; only slices with tumour are turned, mirrored and zoomed."""
+    """Balanced batches; only slices with tumour change, in as many ways as table 1 marks."""
     published = preset == "paper"
     return Recipe(
         stage=stage,
         target={1: 1, 2: 2, 3: 1},
-        draw=SliceStacks(per_case=16, shares=shares),
-        augment=(
-            Augment(change=Place(degrees=30.0), groups=TUMOUR),
-            Augment(change=Mirror(axes=(2,), chance=0.5), groups=TUMOUR),
-            Augment(change=Place(zoom=(1.0, 1.5), chance=0.66), groups=TUMOUR),
-        ),
+        draw=SliceStacks(per_case=16, shares=SHARES[stage]),
+        augment=CHANGES[:marks] if published else CHANGES,
         loss=CrossEntropy(weights=weights),
         optimiser=Adam(learning_rate=learning_rate, weight_decay=0.1)
         if published

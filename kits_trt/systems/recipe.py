@@ -10,10 +10,8 @@ Axes are (z, y, x), running towards the patient's inferior, posterior and left.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-Group = Literal["background", "kidney", "tumour"]
-
+from kits_trt.systems.augmentation import Augment, Group
 
 # --- what is drawn from a case
 
@@ -62,99 +60,18 @@ class SliceStacks:
 Draw = Crops | SliceRuns | SliceStacks
 
 
-# --- what happens to a sample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Another view in plane: turned, zoomed and shifted, each uniformly within its range.
-
-    ``zoom`` is a range of factors, above 1 enlarging what is seen; ``shift`` a share of the plane.
-    """
-
-    degrees: float = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
-    shift: float = 0.0
-    chance: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirror:
-    """Mirrors along these axes together: (2,) swaps the patient's sides."""
-
-    axes: tuple[int, ...]
-    chance: float = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """Adds independent Gaussian noise of a standard deviation drawn up to this, in HU."""
-
-    up_to_hu: float
-    chance: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contrast:
-    """Multiplies HU by 1 +- ``gain`` and adds up to +- ``shift_hu``."""
-
-    gain: float
-    shift_hu: float
-    chance: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blur:
-    """Smooths in plane with a Gaussian of up to this many voxels."""
-
-    up_to_vox: float
-    chance: float = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EqualiseHistogram:
-    """Spreads the HU between two limits so that each is as frequent as any other, in part.
-
-    The result lies between the sample and its equalised form, at a place drawn anew.
-    """
-
-    lower_hu: float
-    upper_hu: float
-    chance: float = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutOut:
-    """Turns a rectangle in plane, with sides of up to this share of it, into air and background."""
-
-    up_to: float
-    chance: float = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoughMask:
-    """Moves the border of the masks that steps read, as an earlier stage may have found them."""
-
-    chance: float = 0.75
-
-
-Change = Place | Mirror | Noise | Contrast | Blur | EqualiseHistogram | CutOut | RoughMask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Augment:
-    """A change, and the groups of slices that it is kept to (all where none is named)."""
-
-    change: Change
-    groups: tuple[Group, ...] = ()
-
-
 # --- what is minimised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dice:
-    """1 - 2 overlap / (found + true), per foreground class and sample, then averaged."""
+    """1 - 2 overlap / (found + true), per foreground class and sample, then averaged.
+
+    ``smooth_vox`` is added above and below the fraction. With one voxel a sample without the class
+    costs nearly the same whether ten voxels or a thousand are found in it, and nothing if none is.
+    """
+
+    smooth_vox: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +102,14 @@ class BceDice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FocalDice:
-    """Focal loss of this ``gamma`` plus a Dice loss in which each class has a weight."""
+    """Focal loss of this ``gamma`` plus a Dice loss in which each class has a weight.
+
+    ``smooth_vox`` as in ``Dice``.
+    """
 
     gamma: float
     weights: tuple[float, ...]
+    smooth_vox: float = 1.0
 
 
 Loss = Dice | DeepDice | CrossEntropy | BceDice | FocalDice

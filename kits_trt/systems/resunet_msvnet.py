@@ -33,25 +33,27 @@ from kits_runtime.manifest.schema import (
     Tight,
     Whole,
 )
-from kits_trt.systems.recipe import (
-    Adam,
+from kits_trt.systems.augmentation import (
     Augment,
     Blur,
     Change,
-    Constant,
     Contrast,
     CutOut,
-    DeepDice,
     EqualiseHistogram,
-    FirstCases,
-    FocalDice,
-    HardCases,
     Mirror,
     Noise,
     Place,
+    RoughMask,
+)
+from kits_trt.systems.recipe import (
+    Adam,
+    Constant,
+    DeepDice,
+    FirstCases,
+    FocalDice,
+    HardCases,
     RandomSplit,
     Recipe,
-    RoughMask,
     SliceRuns,
     SliceStacks,
     WarmCosine,
@@ -70,6 +72,7 @@ MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
 KIDNEY_MEAN_HU = 45.0
 
+TUMOUR_SMOOTH_VOX = 100.0  # two square centimetres of a slice
 TAUGHT_PART_VOX = (96, 96)  # of small's 128 x 128: half the cost of a step
 
 # Small is taught on rendered scans; real scanners differ from those and from each other.
@@ -229,7 +232,9 @@ def _tumour_recipe(preset: Preset) -> Recipe:
             else {("kidney",): 0.5, ("tumour",): 0.5},
         ),
         augment=_all(changes),
-        loss=FocalDice(gamma=2.0, weights=(0.25, 0.75)),
+        loss=FocalDice(
+            gamma=2.0, weights=(0.25, 0.75), smooth_vox=1.0 if published else TUMOUR_SMOOTH_VOX
+        ),
         optimiser=Adam(learning_rate=1e-3 if published else 2e-3),
         schedule=Constant() if published else WarmCosine(rise_steps=30),
         batch_size=8 if published else 24,

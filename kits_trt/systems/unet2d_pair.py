@@ -27,10 +27,10 @@ from kits_runtime.manifest.schema import (
     Threshold,
     Whole,
 )
+from kits_trt.systems.augmentation import Group
 from kits_trt.systems.recipe import (
     Adam,
     BceDice,
-    Group,
     OnPlateau,
     RandomSplit,
     Recipe,

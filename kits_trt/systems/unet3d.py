@@ -16,21 +16,14 @@ from kits_runtime.manifest.schema import (
     Scale,
     Stage,
 )
-from kits_trt.systems.recipe import (
-    Adam,
-    Crops,
-    Dice,
-    OnPlateau,
-    RandomSplit,
-    Recipe,
-    WarmCosine,
-)
+from kits_trt.systems.recipe import Adam, Crops, Dice, OnPlateau, RandomSplit, Recipe, WarmCosine
 from kits_trt.systems.system import NetShape, Preset, System
 
 SPACING_MM = {"paper": (3.22, 1.62, 1.62), "small": (4.0, 3.24, 3.24)}
 PATCH_VOX = {"paper": (32, 128, 128), "small": (32, 64, 64)}
 LOWER_HU, UPPER_HU = -79.0, 304.0
 CROPS_PER_CASE = 4
+SMALL_SMOOTH_VOX = 50.0  # two millilitres
 
 
 def unet3d(preset: Preset) -> System:
@@ -78,7 +71,7 @@ def _recipe(preset: Preset) -> Recipe:
         target={1: 1, 2: 2, 3: 1},
         draw=Crops(per_case=CROPS_PER_CASE, foreground_share=0.5),
         augment=(),
-        loss=Dice(),
+        loss=Dice() if published else Dice(smooth_vox=SMALL_SMOOTH_VOX),
         optimiser=Adam(learning_rate=1e-4 if published else 2e-3),
         schedule=OnPlateau(factor=0.1, patience_epochs=10)
         if published

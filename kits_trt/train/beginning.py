@@ -121,6 +121,8 @@ def _take_up(run: Run) -> None:
         )
     folder.facts = with_origin(folder.facts, facts)
     folder.last = {name: copied_state(net) for name, net in last.items()}
+    finished = facts.get("finished")
+    folder.finished = {net for net in last if not isinstance(finished, list) or net in finished}
     if (folder.path / BEST).is_file():
         best, facts = read_trained_nets(folder.path / BEST)
         folder.best = {name: copied_state(net) for name, net in best.items()}
@@ -129,7 +131,7 @@ def _take_up(run: Run) -> None:
             folder.metrics = {net: dict(found) for net, found in metrics.items() if net in best}
     if (folder.path / STATE).is_file():
         run.state = read_state(folder.path / STATE)
-    steps = dict.fromkeys(last, 2**62)
+    steps = dict.fromkeys(folder.finished, 2**62)
     if run.state is not None:
         steps[run.state.course.net] = run.state.course.step
     folder.read_rows(steps)

@@ -8,9 +8,8 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kits_runtime.cli.console import (
@@ -19,90 +18,26 @@ from kits_runtime.cli.console import (
     interrupted_once,
     say,
     set_up_logging,
-    version,
 )
 from kits_runtime.errors import BackendUnavailableError, ScanError, UsageError
 from kits_trt.data.check import check_cases
 from kits_trt.data.datasets import TrainingCase, find_training_cases
 from kits_trt.systems import SYSTEMS, System, with_cysts
 from kits_trt.systems.recipe import Recipe
+from kits_trt.train.options import NAME, parser_of_command
 
 if TYPE_CHECKING:
     from kits_trt.train.ranks import Ranks
     from kits_trt.train.teller import Teller
     from kits_trt.train.wanted import Wanted
 
-NAME = "kits-train"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    options = _parser().parse_args(argv)
+    options = parser_of_command().parse_args(argv)
     set_up_logging(verbose=options.verbose, debug=options.debug)
     with interrupted_once():
         return exit_code_of(lambda: _run(options), name=NAME, debug=options.debug)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=NAME,
-        description="Trains the nets of a published system, as its paper says, and validates the "
-        "whole. Leaves last.safetensors, best.safetensors, run.json, metrics.csv and curves.png. "
-        "Several processes share each batch when torchrun starts them.",
-    )
-    parser.add_argument("system", choices=sorted(SYSTEMS), metavar="SYSTEM", help=_listed(SYSTEMS))
-    _add_data(parser.add_argument_group("data"))
-    _add_course(parser.add_argument_group("training"))
-    _add_machine(parser.add_argument_group("machine"))
-    telling = parser.add_argument_group("telling")
-    telling.add_argument("--no-progress", action="store_true", help="no line that moves")
-    telling.add_argument("-q", "--quiet", action="store_true", help="only errors on stderr")
-    telling.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
-    telling.add_argument("--debug", action="store_true", help="say everything, with tracebacks")
-    telling.add_argument("--version", action="version", version=f"{NAME} {version()}")
-    return parser
-
-
-def _add_data(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--data", type=Path, required=True, metavar="DIR", help="cases: KiTS or nnU-Net raw layout")
-    add("--out", type=Path, metavar="RUN", help="folder of the run; made if missing")
-    add(
-        "--validation-data",
-        type=Path,
-        metavar="DIR",
-        help="validate on these cases and learn from all of --data (default: the paper's split)",
-    )
-    add("--check-data", action="store_true", help="name bad cases and end")
-    add(
-        "--cyst",
-        choices=("background", "kidney", "class"),
-        default="background",
-        help="what cysts (label 3) count as (default: %(default)s)",
-    )
-    add("--cache", type=Path, metavar="DIR", help="prepared cases (default: RUN/cache)")
-
-
-def _add_course(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--preset", choices=("paper", "small"), default="paper", help="(default: %(default)s)")
-    add("--net", metavar="NAME", help="train this net alone (default: all, in order)")
-    add("--resume", action="store_true", help="go on with what is in RUN")
-    add("--start", type=Path, metavar="CKPT", help="begin from the weights of a checkpoint")
-    add("--seed", type=_from_zero, default=0, help="(default: %(default)s)")
-    add("--epochs", type=_count, help="of each net (default: the recipe's)")
-    add("--max-steps", type=_count, metavar="N", help="of each net")
-    add("--minutes", type=_minutes, help="of each net; the learning rate follows the clock")
-    add("--batch-size", type=_count, metavar="N", help="(default: the recipe's)")
-    add("--validate-every", type=_count, default=1, metavar="N", help="epochs (default: 1)")
-
-
-def _add_machine(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--device", default="auto", help="auto, cpu or cuda[:N] (default: auto)")
-    add("--amp", action="store_true", help="bfloat16 on a CPU, float16 on a GPU where safe")
-    add("--workers", type=_from_zero, default=1, help="threads that draw samples (default: 1)")
-    add("--threads", type=_count, help="processors for torch (default: its own choice)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -110,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
     held_out = find_training_cases(options.validation_data) if options.validation_data else ()
     if options.check_data:
         return _check(options, (*cases, *held_out))
-    _require_labels((*cases, *held_out))
+    _require_files((*cases, *held_out))
     system = _system(options)
     if options.out is None:
         raise UsageError("--out: found none, expected the folder of the run; name one")
@@ -122,7 +57,7 @@ def _check(options: argparse.Namespace, cases: Sequence[TrainingCase]) -> int:
     from kits_trt.train.teller import Teller
 
     teller = Teller(sys.stderr, quiet=options.quiet, progress=not options.no_progress)
-    findings = check_cases(cases, progress=teller.preparing)
+    findings = check_cases(cases, progress=teller.checking)
     teller.end()
     for finding in findings:
         if finding.bad or not options.quiet:
@@ -137,13 +72,16 @@ def _check(options: argparse.Namespace, cases: Sequence[TrainingCase]) -> int:
     return EXIT_OK
 
 
-def _require_labels(cases: Sequence[TrainingCase]) -> None:
-    without = [case.name for case in cases if case.labels is None]
-    if without:
-        raise ScanError(
-            f"{without[0]}: found no segmentation beside its scan (so {len(without)} of "
-            f"{len(cases)} cases), expected one; add it, or take the case out of the folder"
-        )
+def _require_files(cases: Sequence[TrainingCase]) -> None:
+    for what, bad in (
+        ("segmentation", [case.name for case in cases if case.labels is None]),
+        ("scan", [case.name for case in cases if not case.scan.is_file()]),
+    ):
+        if bad:
+            raise ScanError(
+                f"{bad[0]}: found no {what} (so {len(bad)} of {len(cases)} cases), expected both "
+                "scan and segmentation; add it, or take the case out of the folder"
+            )
 
 
 def _system(options: argparse.Namespace) -> System:
@@ -254,31 +192,3 @@ def _wanted(
         resume=options.resume,
         start=options.start,
     )
-
-
-def _listed(systems: Mapping[str, object]) -> str:
-    return ", ".join(systems)
-
-
-def _count(text: str) -> int:
-    return _whole(text, lowest=1)
-
-
-def _from_zero(text: str) -> int:
-    return _whole(text, lowest=0)
-
-
-def _whole(text: str, *, lowest: int) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < lowest:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number from {lowest}")
-    return int(text)
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < 1e6:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected a number of minutes above 0")
-    return minutes

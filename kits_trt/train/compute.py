@@ -73,7 +73,7 @@ class Compute:
         """The net in evaluation mode as the runtime's executor calls nets: patches to scores."""
 
         def run(patches: Floats) -> Floats:
-            with torch.inference_mode(), self.autocast(), memory_told("validation"):
+            with torch.inference_mode(), self.autocast():
                 scores = net(self.patches(list(patches)))
             answer: Floats = scores.float().cpu().numpy()
             return answer
@@ -86,17 +86,18 @@ def device_named(name: str, *, local_rank: int) -> str:
     """The device of ``--device``: auto, cpu, cuda or cuda:N.
 
     Raises:
-        BackendUnavailableError: A GPU is asked for by name and torch sees none.
+        BackendUnavailableError: A GPU is asked for that torch does not see.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
-    if not torch.cuda.is_available():
+    index = int(name.partition(":")[2] or local_rank)
+    if index >= torch.cuda.device_count():
         raise BackendUnavailableError(
-            f"--device: found no GPU that torch can use, expected one for {name!r}; install a "
-            "torch for this machine's driver or take --device cpu"
+            f"--device: found {torch.cuda.device_count() or 'no'} GPU that torch can use, expected "
+            f"one with number {index} for {name!r}; install a torch for this machine's driver or "
+            "take --device cpu"
         )
-    index = name.partition(":")[2]
-    return f"cuda:{index or local_rank}"
+    return f"cuda:{index}"
 
 
 def seed_torch(*numbers: int) -> None:

@@ -4,9 +4,10 @@ Logits are (batch, class, ...) or (batch, 1, ...) for a sigmoid, labels (batch, 
 float32 whatever the network computed in. Every loss is a mean over samples of what one sample
 gives, so that the shares of a batch, weighted by their samples, add up to the batch.
 
-Ours: Dice has one voxel added above and below its fraction, so that a sample without the class
-costs less the less of it is found, and nothing when none is. The weights of a cross-entropy are
-not divided by their sum over a sample's voxels.
+Dice has a voxel, or as many as the recipe says, added above and below its fraction: one as
+``unet3d``'s paper has it, which in the other systems is ours. A sample without the class then costs
+less the less of it is found, and nothing when none is. Ours as well: the weights of a cross-entropy
+are not divided by their sum over a sample's voxels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +33,14 @@ def loss_of(loss: Loss, heads: Sequence[Tensor], labels: Tensor, *, epoch: int) 
     return LOSSES[type(loss)](loss, [head.float() for head in heads], labels.long(), epoch)
 
 
-def soft_dice(scores: Tensor, present: Tensor) -> Tensor:
+def soft_dice(scores: Tensor, present: Tensor, *, smooth_vox: float = SMOOTH_VOX) -> Tensor:
     """Return 2 overlap / (found + true) of each sample and channel; both are (batch, class, ...).
 
-    One voxel is added above and below: 1 where nothing is found and nothing is there.
+    ``smooth_vox`` is added above and below: 1 where nothing is found and nothing is there.
     """
     axes = tuple(range(2, scores.ndim))
     overlap = (scores * present).sum(axes)
-    return (2 * overlap + SMOOTH_VOX) / (scores.sum(axes) + present.sum(axes) + SMOOTH_VOX)
+    return (2 * overlap + smooth_vox) / (scores.sum(axes) + present.sum(axes) + smooth_vox)
 
 
 def supervision_weight(loss: DeepDice, epoch: int) -> float:
@@ -47,8 +48,8 @@ def supervision_weight(loss: DeepDice, epoch: int) -> float:
     return float(loss.mu * loss.factor ** (epoch // loss.every_epochs))
 
 
-def _dice(_: Dice, heads: Sequence[Tensor], labels: Tensor, _epoch: int) -> Tensor:
-    return _foreground_dice_loss(heads[-1], labels)
+def _dice(loss: Dice, heads: Sequence[Tensor], labels: Tensor, _epoch: int) -> Tensor:
+    return _foreground_dice_loss(heads[-1], labels, smooth_vox=loss.smooth_vox)
 
 
 def _deep_dice(loss: DeepDice, heads: Sequence[Tensor], labels: Tensor, epoch: int) -> Tensor:
@@ -77,14 +78,17 @@ def _focal_dice(loss: FocalDice, heads: Sequence[Tensor], labels: Tensor, _epoch
     logs = torch.log_softmax(heads[-1], dim=1)
     log_true = logs.gather(1, labels.unsqueeze(1)).squeeze(1)
     focal = -(weights[labels] * (1 - log_true.exp()).pow(loss.gamma) * log_true).mean()
-    dices = soft_dice(logs.exp(), _channels(labels, logs.shape[1]))
+    present = _channels(labels, logs.shape[1])
+    dices = soft_dice(logs.exp(), present, smooth_vox=loss.smooth_vox)
     return focal + 1 - ((weights / weights.sum()) * dices).sum(1).mean()
 
 
-def _foreground_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def _foreground_dice_loss(
+    logits: Tensor, labels: Tensor, *, smooth_vox: float = SMOOTH_VOX
+) -> Tensor:
     scores = torch.softmax(logits, dim=1)
     present = _channels(labels, logits.shape[1])
-    return 1 - soft_dice(scores[:, 1:], present[:, 1:]).mean()
+    return 1 - soft_dice(scores[:, 1:], present[:, 1:], smooth_vox=smooth_vox).mean()
 
 
 def _channels(labels: Tensor, classes: int) -> Tensor:

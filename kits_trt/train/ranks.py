@@ -10,12 +10,16 @@ broadcast before validation and saving.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import distributed, nn
 
 from kits_runtime.errors import UsageError
+
+# The first process prepares cases and validates while the others wait for it, for hours perhaps.
+_PATIENCE = timedelta(days=7)
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -100,9 +104,10 @@ def joined_ranks(environment: Mapping[str, str], *, cuda: bool) -> Iterator[Rank
     if world == 1:
         yield Ranks()
         return
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank=distributed.get_rank(), world=world)
+        distributed.barrier()  # whoever leaves while others work may take them down
     finally:
         distributed.destroy_process_group()
 

@@ -12,7 +12,7 @@ from kits_trt.nets import SegmentationNet, build_net
 from kits_trt.train.beginning import begun_run
 from kits_trt.train.compute import Compute, seed_torch
 from kits_trt.train.course import Budget, Course, Validation
-from kits_trt.train.loop import Around, Trainee, steps_per_epoch, train_net
+from kits_trt.train.loop import Around, steps_per_epoch, train_net
 from kits_trt.train.optimise import is_patience_over
 from kits_trt.train.provenance import (
     plain_recipe,
@@ -27,6 +27,7 @@ from kits_trt.train.state_file import (
 )
 from kits_trt.train.stopping import stop_asked_for
 from kits_trt.train.teller import Teller
+from kits_trt.train.trainee import Trainee
 from kits_trt.train.wanted import Run, Wanted
 from kits_trt.train.whole_system import facts_of, scored_system
 
@@ -45,6 +46,8 @@ def run_training(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Tell
     for net in wanted.nets:
         if _is_left(run, net):
             _train(run, net)
+        else:
+            teller.say(f"{net}: was trained to its end before, left as it is")
     if ranks.is_first:
         scores = scored_system(run)
         run.folder.write_record(
@@ -61,8 +64,9 @@ def run_training(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Tell
 
 
 def _is_left(run: Run, net: str) -> bool:
-    """Whether a net has steps to do: it is new, or the one that the state is of."""
-    return net not in run.folder.last or (run.state is not None and run.state.course.net == net)
+    """Whether a net may have steps to do: it has no end yet, or the state is of it."""
+    is_of_state = run.state is not None and run.state.course.net == net
+    return is_of_state or net not in run.folder.finished
 
 
 def _settings(run: Run, net: str) -> dict[str, object]:

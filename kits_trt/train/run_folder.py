@@ -10,13 +10,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from kits_runtime.errors import BundleError
 from kits_runtime.files import replacing
 from kits_trt.nets import SegmentationNet
 from kits_trt.train.checkpoint import write_trained_nets
 from kits_trt.train.course import Course, Validation
 from kits_trt.train.curves import draw_curves
-from kits_trt.train.loop import Trainee
 from kits_trt.train.state_file import Settings, write_state
+from kits_trt.train.trainee import Trainee
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class RunFolder:
         facts: Of the checkpoints' headers, the same in all.
         last: The newest weights of each net trained so far.
         best: Its weights with the best validation Dice.
+        finished: The nets in ``last`` that are trained to their end.
         metrics: What validations found, by net.
         rows: The lines of ``metrics.csv``.
         record: The content of ``run.json``.
@@ -48,6 +50,7 @@ class RunFolder:
     facts: Mapping[str, object]
     last: dict[str, State] = field(default_factory=dict)
     best: dict[str, State] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)
     record: dict[str, object] = field(default_factory=dict)
@@ -55,9 +58,17 @@ class RunFolder:
     def keep(
         self, trainee: Trainee, course: Course, found: Validation | None, *, settings: Settings
     ) -> None:
-        """Save a training between two steps; the state last, so that it is never ahead of them."""
+        """Save a training between two steps; the state last, so that it is never ahead of them.
+
+        Whoever is ended between the two has a net in ``last`` that is neither finished nor the
+        state's: its training begins anew.
+        """
         state = copied_state(trainee.net)
         self.last[course.net] = state
+        if course.is_over and not course.is_due:
+            self.finished.add(course.net)
+        else:
+            self.finished.discard(course.net)
         if found is not None:
             self._add_row(course, found)
             if course.net not in self.best or found.mean_dice >= course.best_dice:
@@ -96,20 +107,32 @@ class RunFolder:
             stream.write((json.dumps(self.record, indent=1, allow_nan=False) + "\n").encode())
 
     def read_rows(self, steps: Mapping[str, int]) -> None:
-        """Take up the lines of an earlier part of the run, up to so many steps a net."""
+        """Take up the lines of an earlier part of the run, up to so many steps a net.
+
+        Raises:
+            BundleError: They are not what this class writes.
+        """
         path = self.path / METRICS
         if not path.is_file():
             return
-        with path.open(newline="", encoding="utf-8") as stream:
-            self.rows = [
-                {key: value for key, value in row.items() if value is not None}
-                for row in csv.DictReader(stream)
-                if int(row["step"]) <= steps.get(row["net"], 0)
-            ]
+        try:
+            with path.open(newline="", encoding="utf-8") as stream:
+                self.rows = [
+                    {key: value for key, value in row.items() if value is not None}
+                    for row in csv.DictReader(stream, strict=True)
+                    if int(row["step"]) <= steps.get(row["net"], 0)
+                ]
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{path}: found rows that cannot be read ({type(error).__name__}: {error}), "
+                "expected those of this run, with 'net' and 'step'; restore the file, or remove it "
+                "to go on without them"
+            ) from error
 
     def _found(self, name: str) -> dict[str, object]:
         metrics = {net: values for net, values in self.metrics.items() if net in self.best}
-        return {"metrics": metrics, "weights": name.partition(".")[0]}
+        finished = {"finished": sorted(self.finished)} if name == LAST else {}
+        return {"metrics": metrics, "weights": name.partition(".")[0], **finished}
 
     def _write_rows(self) -> None:
         dices = sorted({key for row in self.rows for key in row if key not in _COLUMNS})

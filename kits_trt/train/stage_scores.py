@@ -22,6 +22,7 @@ from kits_trt.data.plans import Lesson
 from kits_trt.data.samples import whole_sample
 from kits_trt.data.stage_pieces import Piece
 from kits_trt.systems.recipe import Recipe
+from kits_trt.train.compute import memory_told
 from kits_trt.train.course import Validation
 from kits_trt.train.losses import loss_of
 
@@ -54,12 +55,13 @@ def validate_stage(
     losses, dices = [], []
     for done, case in enumerate(lesson.cases):
         counts = []
-        for piece in case.pieces:
-            whole = whole_sample(lesson, case, piece)
-            given = WindowedInput(values=whole.values[0], air=air_of(piece), kept=piece.kept)
-            scores, truth = joined_scores(net, given, stage), whole.labels
-            losses.append(_loss(scores, truth, lesson.recipe, stage))
-            counts.append(_counted(found_classes(scores, stage), truth, classes_of(stage)))
+        with memory_told(f"validation on {case.name}"):
+            for piece in case.pieces:
+                whole = whole_sample(lesson, case, piece)
+                given = WindowedInput(values=whole.values[0], air=air_of(piece), kept=piece.kept)
+                scores, truth = joined_scores(net, given, stage), whole.labels
+                losses.append(_loss(scores, truth, lesson.recipe, stage))
+                counts.append(_counted(found_classes(scores, stage), truth, classes_of(stage)))
         if counts:
             dices.append(_dice(counts))
         progress(done + 1, len(lesson.cases))

@@ -17,8 +17,8 @@ from torch import Tensor
 from kits_runtime.errors import BundleError, UsageError
 from kits_runtime.files import replacing
 from kits_trt.train.course import Course, course_from_plain
-from kits_trt.train.loop import Trainee
 from kits_trt.train.optimise import load_optimiser, optimiser_tensors
+from kits_trt.train.trainee import Trainee
 
 FORMAT = 1
 _HEADER_KEY = "kits-training"

@@ -19,6 +19,7 @@ from kits_trt.data.label_values import Cyst
 from kits_trt.evaluation.protocols import PROTOCOLS
 from kits_trt.evaluation.scores import CaseScores, score_case
 from kits_trt.systems import System
+from kits_trt.train.compute import memory_told
 from kits_trt.train.fixed_mask import best_fixed_mask, on_common_grid
 
 Labels = NDArray[np.uint8]
@@ -51,7 +52,7 @@ def score_system(
     cases: Sequence[TrainingCase],
     *,
     teaching: Sequence[TrainingCase],
-    cyst: Cyst = "background",
+    cyst: Cyst = "kidney",
     progress: Progress = lambda _done, _total: None,
 ) -> SystemScores:
     """Segment the cases and score them.
@@ -66,12 +67,14 @@ def score_system(
 
     Raises:
         ScanError: A file cannot be read.
+        OutOfMemoryError: A case does not fit.
     """
     protocol = PROTOCOLS["kits23" if cyst == "class" else "kits19"]
     scored, truths = [], []
     for done, case in enumerate(cases):
-        volume, truth = read_case(case, cyst)
-        found = run_cascade(volume, system, nets=nets, clock=Clock()).labels
+        with memory_told(f"segmenting {case.name}"):
+            volume, truth = read_case(case, cyst)
+            found = run_cascade(volume, system, nets=nets, clock=Clock()).labels
         scored.append(
             score_case(
                 case.name,

@@ -59,6 +59,10 @@ class Teller:
         """Tells how many cases have been validated."""
         self._line.show_bar(done / total, f"{net}: validating case {done} of {total}")
 
+    def checking(self, done: int, total: int, case: str) -> None:
+        """Tells which case has been checked."""
+        self._count(done, total, f"checked {done} of {total} cases: {case}")
+
     def preparing(self, done: int, total: int, case: str) -> None:
         """Tells which case has been prepared."""
         self._count(done, total, f"prepared {done} of {total} cases: {case}")

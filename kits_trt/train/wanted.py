@@ -30,7 +30,7 @@ class Data:
     facts: DataFacts
     validating: tuple[TrainingCase, ...] = ()
     validating_facts: DataFacts | None = None
-    cyst: Cyst = "background"
+    cyst: Cyst = "kidney"
 
     @property
     def sha256(self) -> str:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import resources
-from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -19,6 +18,7 @@ from kits_runtime.boxes import Means
 from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.dealing import dealt_out
 from kits_runtime.device.plan import DEFAULT_LIMIT
 from kits_runtime.device.run import NO_CUPY, run_where, where_for
 from kits_runtime.device.upload import Upload
@@ -30,11 +30,11 @@ from kits_runtime.engines import (
     choose_backend,
     open_engine,
 )
-from kits_runtime.engines.batches import gpu_windows_a_call, windows_a_call
+from kits_runtime.engines.batches import gpu_windows_a_call
 from kits_runtime.engines.calibration import calibrate
 from kits_runtime.engines.cuda_driver import gpu_name
 from kits_runtime.engines.gpu_engine import GpuEngine
-from kits_runtime.engines.protocol import NetSpec, net_spec_from_manifest
+from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.grid import Box
 from kits_runtime.infer import RunNet
 from kits_runtime.manifest.schema import Net
@@ -51,10 +51,6 @@ from kits_runtime.record import (
 from kits_runtime.volume import Volume, labels_in_source_order
 
 Progress = Callable[[str, float], None]
-
-# The layers of a small window are too short for threads to share them well, and such windows come
-# in dozens: two at a time take 12 % less. Larger ones are few, and one must not wait for another.
-_SMALL_WINDOW = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +273,10 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    options = _dealt_out(options, spec, choice)
+    if choice.on_gpu:
+        options = replace(options, batch=gpu_windows_a_call(net.size_vox))
+    else:
+        options = dealt_out(options, name, net, bundle.manifest.stages)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")
@@ -288,14 +287,6 @@ def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: Engine
         clock = time.perf_counter
         calibrate(engine, options.engine_cache, model=model, machine=machine, clock=clock)
     return engine
-
-
-def _dealt_out(options: EngineOptions, net: NetSpec, choice: Choice) -> EngineOptions:
-    """How many windows a call, and how many calls at once."""
-    if choice.on_gpu:
-        return replace(options, batch=gpu_windows_a_call(net))
-    small = len(net.size_vox) == 3 and prod(net.size_vox) <= _SMALL_WINDOW
-    return replace(options, batch=windows_a_call(net), at_once=2 if small else 1)
 
 
 def _file_precision(net: Net, choice: Choice, options: EngineOptions) -> Precision:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bundles import write_one_stage, write_scan, write_two_stages
 
-from kits_bench.case_files import cases_named, phantom_case, voxels_sha256
+from kits_bench.case_files import VERSION, cases_named, phantom_case, voxels_sha256
 from kits_bench.cli import main
 from kits_bench.contestants import Contestant, Runner
 from kits_bench.latency import disagreement
@@ -102,6 +102,8 @@ def test_a_phantom_is_made_once_and_is_the_same_again(tmp_path: Path) -> None:
     assert first == again
     assert first.sha256 == elsewhere.sha256 == voxels_sha256(first.scan)
     assert (first.scan.parent / "segmentation.nii.gz").is_file()
+    # Where this differs, the same shapes have become other scans: count VERSION up.
+    assert (VERSION, first.sha256[:16]) == (2, "aad95231d0b9e7a6")
 
 
 def test_cases_are_chosen_by_number_or_path(scans: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from kits_runtime.cli.console import (
     version,
 )
 from kits_runtime.cli.report import Reporter, write_summary
+from kits_runtime.cli.telling import add_telling
 from kits_runtime.cohort import CaseOutcome, run_cohort
 from kits_runtime.device.plan import DEFAULT_LIMIT
 from kits_runtime.engines import BACKENDS, Device, EngineOptions
@@ -84,14 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MIB",
         help="memory of the GPU that arrays may take, in MiB (default: 2048)",
     )
-    telling = parser.add_argument_group("telling")
-    telling.add_argument("--no-progress", action="store_true", help="no progress line")
-    telling.add_argument("-q", "--quiet", action="store_true", help="only failures on stderr")
-    telling.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
-    telling.add_argument("--debug", action="store_true", help="say everything, with tracebacks")
+    telling = add_telling(parser)
     telling.add_argument("--log-json", type=Path, metavar="FILE", help="add JSON lines to a file")
-    telling.add_argument("--version", action="version", version=f"kits-infer {version()}")
-    return parser  # fmt: skip
+    return parser
 
 
 def _infer(options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kits_runtime.bundle import open_bundle
-from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, version
+from kits_runtime.cli.console import EXIT_OK, exit_code_of, interrupted_once, set_up_logging
+from kits_runtime.cli.telling import add_telling
 from kits_runtime.engine_facts import cache_facts, engine_facts, gpu_facts, holds_engines
 from kits_runtime.engines.engine_cache import cache_folder
 from kits_runtime.engines.engine_record import ENGINE_SUFFIX
@@ -37,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the folder of engines (default: KITS_CACHE, else in the user's cache folder)",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--debug", action="store_true", help="with tracebacks")
-    parser.add_argument("--version", action="version", version=f"kits-info {version()}")
+    add_telling(parser)
     options = parser.parse_args(argv)
+    set_up_logging(verbose=options.verbose, debug=options.debug)
     with interrupted_once():
         return exit_code_of(lambda: _info(options), name="kits-info", debug=options.debug)
 

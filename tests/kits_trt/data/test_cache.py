@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from training_cases import anatomy, write_case
 
-from kits_runtime.errors import ScanError
+from kits_runtime.errors import OutOfMemoryError, ScanError
 from kits_trt.data import cache
 from kits_trt.data.cache import cached_pieces
 from kits_trt.data.case_files import read_case
@@ -137,7 +137,7 @@ def test_another_file_another_cyst_and_another_step_have_places_of_their_own(
 ) -> None:
     case = cases[:1]
     from_cache(tmp_path, case)
-    cached_pieces(tmp_path / "cache", SYSTEM, NET, case, cyst="kidney")
+    cached_pieces(tmp_path / "cache", SYSTEM, NET, case, cyst="background")
     *steps, scale = SYSTEM.stages[1].steps
     other = replace(
         SYSTEM, stages=(SYSTEM.stages[0], replace(SYSTEM.stages[1], steps=tuple(steps)))
@@ -168,6 +168,18 @@ def test_an_interrupted_case_leaves_nothing(
     assert not (tmp_path / "cache").exists() or entries(tmp_path) == []
 
 
+def test_a_case_that_does_not_fit_into_memory_is_named_and_leaves_nothing(
+    tmp_path: Path, cases: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("kits_trt.data.cache.pieces_of", too_large)
+    with pytest.raises(OutOfMemoryError, match=f"^{cases[0].name}: found too little memory"):
+        from_cache(tmp_path, cases)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_a_case_without_labels_is_refused_by_name(tmp_path: Path, cases: Cases) -> None:
-    with pytest.raises(ScanError, match="a: found no segmentation"):
+    with pytest.raises(ScanError, match=r"a/imaging.nii.gz: found no segmentation"):
         from_cache(tmp_path, (replace(cases[0], labels=None),))

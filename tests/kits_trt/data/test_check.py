@@ -96,7 +96,7 @@ def test_a_truncated_file_and_a_missing_segmentation_are_both_named(tmp_path: Pa
     found = check_case(TrainingCase(name="a", scan=scan, labels=None, classes={0: 0, 1: 1}))
     assert [finding.bad for finding in found] == [True, True]
     assert "imaging.nii.gz: found" in found[0].message
-    assert "a: found no segmentation beside" in found[1].message
+    assert "imaging.nii.gz: found no segmentation beside it" in found[1].message
 
 
 def test_all_cases_are_checked_in_order_whatever_is_wrong(tmp_path: Path) -> None:

@@ -14,21 +14,19 @@ from kits_trt.data.frames import Cut, placed_frame
 from kits_trt.data.plans import Lesson, SampleKey, plan_epoch
 from kits_trt.data.samples import Sample, draw_sample, view_matrix
 from kits_trt.data.stage_pieces import Piece
-from kits_trt.systems.recipe import (
+from kits_trt.systems.augmentation import (
     Augment,
     Blur,
     Change,
     Contrast,
-    Crops,
     CutOut,
     EqualiseHistogram,
     Mirror,
     Noise,
     Place,
     RoughMask,
-    SliceRuns,
-    SliceStacks,
 )
+from kits_trt.systems.recipe import Crops, SliceRuns, SliceStacks
 
 ALL = SliceStacks(per_case=1, shares={("background", "kidney", "tumour"): 1.0})
 ALL_SLICES = SliceRuns(per_case=1, margin_slices=0)

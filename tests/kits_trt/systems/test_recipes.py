@@ -6,24 +6,19 @@ from kits_runtime.errors import UsageError
 from kits_runtime.manifest.schema import Argmax
 from kits_trt.nets import build_net, net_for
 from kits_trt.systems import SYSTEMS, Preset, with_cysts
+from kits_trt.systems.augmentation import Blur, CutOut, EqualiseHistogram, Mirror, Noise, Place
 from kits_trt.systems.recipe import (
     Adam,
     BceDice,
-    Blur,
     Constant,
     Crops,
     CrossEntropy,
-    CutOut,
     DeepDice,
     Dice,
-    EqualiseHistogram,
     FirstCases,
     FocalDice,
     HardCases,
-    Mirror,
-    Noise,
     OnPlateau,
-    Place,
     RandomSplit,
     Recipe,
     Sgd,
@@ -104,13 +99,23 @@ def test_multistage25d_balances_three_groups_to_localise_and_two_to_segment() ->
 
 
 def test_multistage25d_changes_slices_with_tumour_alone() -> None:
-    augment = published("multistage25d", "res-net").augment
+    augment = published("multistage25d", "res-unet-1").augment
     assert {item.groups for item in augment} == {("tumour",)}
     turn, mirror, zoom = (item.change for item in augment)
     assert turn == Place(degrees=30.0, chance=1.0)
     assert mirror == Mirror(axes=(2,), chance=0.5)
     assert isinstance(zoom, Place)
     assert zoom.chance == 0.66
+
+
+def test_multistage25d_changes_slices_in_three_two_and_one_way_as_table_1_has_marks() -> None:
+    nets = ("res-unet-1", "res-unet-2", "res-net")
+    ways = [published("multistage25d", net).augment for net in nets]
+    assert [len(augment) for augment in ways] == [3, 2, 1]
+    assert ways[1] == ways[0][:2]
+    assert ways[2] == ways[0][:1]
+    small = SYSTEMS["multistage25d"]("small").recipes
+    assert {small[net].augment for net in nets} == {ways[0]}
 
 
 def test_unet2d_pair_learns_from_positive_slices_only() -> None:

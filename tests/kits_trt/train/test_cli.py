@@ -21,7 +21,10 @@ from kits_trt.phantom.marker import Origin, mark_phantom
 from kits_trt.systems import SYSTEMS
 from kits_trt.train.checkpoint import read_system_checkpoint, read_trained_nets
 from kits_trt.train.cli import main
+from kits_trt.train.course import Course
 from kits_trt.train.provenance import data_facts, has_real_anatomy
+from kits_trt.train.state_file import Settings, write_state
+from kits_trt.train.trainee import Trainee
 
 FAST = ("--preset", "small", "--batch-size", "2", "--threads", "1", "--workers", "1")
 KIDNEY, TUMOUR = "kidney-unet", "tumour-unet"
@@ -127,6 +130,44 @@ def test_ctrl_c_saves_and_the_rest_is_done_by_resume(data: Path, tmp_path: Path)
     assert train(data, straight, *command) == 0
     one, other = (load_file(run / "last.safetensors") for run in (straight, out))
     assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_a_net_whose_state_was_not_written_begins_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ("--epochs", "2", "--cache", str(tmp_path / "cache"))
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert train(data, straight, *steps) == 0
+
+    def end_in_between(path: Path, trainee: Trainee, course: Course, settings: Settings) -> None:
+        if course.net == TUMOUR:
+            raise OSError("ended")
+        write_state(path, trainee, course, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kits_trt.train.run_folder.write_state", end_in_between)
+        assert train(data, broken, *steps) == 1
+    assert facts_of(broken / "last.safetensors")["nets"] == [KIDNEY, TUMOUR]
+    assert facts_of(broken / "last.safetensors")["finished"] == [KIDNEY]
+    assert train(data, broken, *steps, "--resume") == 0
+    assert facts_of(broken / "last.safetensors")["finished"] == [KIDNEY, TUMOUR]
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (straight / name).read_bytes() == (broken / name).read_bytes()
+    one, other = (
+        list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+        for run in (straight, broken)
+    )
+    assert [{**row, "seconds": ""} for row in one] == [{**row, "seconds": ""} for row in other]
+
+
+def test_metrics_that_cannot_be_read_are_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(data, out, "--max-steps", "1", "--net", KIDNEY) == 0
+    (out / "metrics.csv").write_text("something\nelse\n")
+    assert train(data, out, "--max-steps", "2", "--net", KIDNEY, "--resume") == 4
+    assert "metrics.csv: found rows that cannot be read" in error_of(capsys)
 
 
 def test_nets_are_trained_one_by_one_into_one_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -242,8 +283,25 @@ def spoil_slices(case: Path) -> None:
     write_case(case, anatomy()[0][:1], anatomy()[1][:1])
 
 
+def spoil_scan(case: Path) -> None:
+    (case / "imaging.nii.gz").unlink()
+
+
+def spoil_everything(case: Path) -> None:
+    write_nifti(case / "segmentation.nii.gz", anatomy()[1] * 0)
+
+
 @pytest.mark.parametrize(
-    "spoil", [spoil_missing, spoil_label, spoil_shape, spoil_affine, spoil_slices]
+    "spoil",
+    [
+        spoil_missing,
+        spoil_label,
+        spoil_shape,
+        spoil_affine,
+        spoil_slices,
+        spoil_scan,
+        spoil_everything,
+    ],
 )
 def test_a_bad_case_is_named_before_and_in_training(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: object
@@ -269,6 +327,22 @@ def test_an_empty_case_is_bad_and_one_without_tumour_a_note(
     assert "bad: case_00001" in capsys.readouterr().err
 
 
+def test_a_net_that_no_case_can_teach_says_what_they_must_show(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case in data.iterdir():
+        write_nifti(case / "segmentation.nii.gz", np.minimum(anatomy()[1], 1))
+    assert train(data, tmp_path / "run", "--max-steps", "1", "--net", TUMOUR) == 3
+    assert "tumour-unet: found no slice with tumour in 2 cases" in error_of(capsys)
+
+
+def test_cysts_count_as_kidney_unless_told_otherwise(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path / "run", "--max-steps", "1", "--net", KIDNEY) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"]["cyst"] == "kidney"
+    assert "Cysts count as kidney." in record["data"]["description"]
+
+
 def test_one_case_cannot_be_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_case(tmp_path / "data" / "case_00000")
     assert train(tmp_path / "data", tmp_path / "run", "--max-steps", "1") == 3
@@ -281,6 +355,7 @@ def test_one_case_cannot_be_split(tmp_path: Path, capsys: pytest.CaptureFixture[
         (("--net", "resunet3d"), 2, "expected one of kidney-unet, tumour-unet"),
         (("--cyst", "class"), 2, "its nets say kidney or tumour alone"),
         (("--device", "cuda:0"), 5, "found no GPU"),
+        (("--device", "cuda:99"), 5, "expected one with number 99"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -295,6 +370,15 @@ def test_what_cannot_be_is_refused(
         pytest.skip("there is a GPU")
     assert train(data, tmp_path / "run", *more) == code
     assert told in error_of(capsys)
+
+
+def test_a_device_of_another_kind_is_misuse(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ending:
+        train(data, tmp_path / "run", "--device", "gpu")
+    assert ending.value.code == 2
+    assert "found 'gpu'; expected auto, cpu, cuda or cuda:N" in error_of(capsys)
 
 
 def test_without_torch_the_extra_is_named(data: Path, tmp_path: Path) -> None:

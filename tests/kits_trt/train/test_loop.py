@@ -9,16 +9,23 @@ import pytest
 import torch
 from lessons import equal, tiny_lesson, tiny_net, tiny_trainee, weights_of
 
-from kits_runtime.errors import BundleError, KitsError, OutOfMemoryError, UsageError
+from kits_runtime.errors import (
+    BundleError,
+    KitsError,
+    OutOfMemoryError,
+    ScanError,
+    UsageError,
+)
 from kits_trt.data.plans import plan_epoch
 from kits_trt.data.samples import draw_sample
 from kits_trt.nets import SegmentationNet
 from kits_trt.systems.recipe import OnPlateau, Sgd
 from kits_trt.train.compute import Compute, memory_told
 from kits_trt.train.course import Budget, Course, Validation, course_from_plain
-from kits_trt.train.loop import Around, Trainee, batches_of, train_net
+from kits_trt.train.loop import Around, train_net
 from kits_trt.train.stage_scores import validate_stage
 from kits_trt.train.state_file import read_state, require_same_settings, restore, write_state
+from kits_trt.train.trainee import Trainee, batches_of
 
 BUDGET = Budget(seed=7, steps=6, workers=2)
 
@@ -141,7 +148,7 @@ def test_a_loss_that_is_no_number_names_the_cases_and_keeps_the_weights() -> Non
     with torch.no_grad():
         next(trainee.net.parameters())[0] = torch.nan
     before, kept = weights_of(trainee), Kept()
-    with pytest.raises(KitsError, match=r"step 1 of tiny: found a loss of nan on [abc]") as caught:
+    with pytest.raises(KitsError, match=r"step 1 of tiny on [abc].*a loss of nan") as caught:
         train_net(trainee, BUDGET, Course(net="tiny"), around(trainee, kept))
     assert caught.value.exit_code == 1
     assert kept.courses == []
@@ -154,6 +161,33 @@ def test_torch_without_memory_gives_advice() -> None:
     with pytest.raises(OutOfMemoryError, match="smaller --batch-size") as caught, memory_told("x"):
         torch.empty(1 << 60)
     assert caught.value.exit_code == 7
+
+
+def out_of_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+def test_too_little_memory_in_a_step_names_its_cases() -> None:
+    trainee = tiny_trainee()
+    trainee.net.logits = out_of_memory  # type: ignore[method-assign, assignment]
+    with pytest.raises(OutOfMemoryError, match=r"^step 1 of tiny on [abc](, [abc])*: found"):
+        train_net(trainee, BUDGET, Course(net="tiny"), around(trainee, Kept()))
+
+
+def test_too_little_memory_for_samples_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainee = tiny_trainee()
+    monkeypatch.setattr("kits_trt.train.loop.draw_sample", out_of_memory)
+    with pytest.raises(OutOfMemoryError, match=r"^drawing samples of tiny: found"):
+        train_net(trainee, BUDGET, Course(net="tiny"), around(trainee, Kept()))
+
+
+def test_cases_without_what_is_drawn_are_bad_data() -> None:
+    taught = tiny_lesson()
+    nowhere = replace(taught, cases=tuple(replace(case, pieces=()) for case in taught.cases))
+    trainee = tiny_trainee(taught=nowhere)
+    with pytest.raises(ScanError, match="tiny: found no place to look at in 3 cases") as caught:
+        train_net(trainee, BUDGET, Course(net="tiny"), around(trainee, Kept()))
+    assert caught.value.exit_code == 3
 
 
 def test_other_errors_of_torch_stay_what_they_are() -> None:

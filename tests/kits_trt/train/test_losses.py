@@ -142,3 +142,28 @@ def test_the_shares_of_a_batch_add_up_to_the_batch(loss: Loss, seed: int, first:
 
 def test_every_loss_of_the_recipes_has_a_row() -> None:
     assert {type(loss) for loss in EVERY} | {BceDice} == set(LOSSES)
+
+
+def test_voxels_added_to_dice_tell_a_little_too_much_from_far_too_much() -> None:
+    nothing = torch.zeros(1, 2000, dtype=torch.long)
+
+    def lost(found: int, smooth_vox: float) -> float:
+        scores = torch.full((1, 2000), 1e-6)
+        scores[:, :found] = 1 - 1e-6
+        logits = torch.stack((torch.log(1 - scores), torch.log(scores)), dim=1)
+        return value(Dice(smooth_vox=smooth_vox), logits, nothing)
+
+    assert lost(100, 1.0) == pytest.approx(1 - 1 / 101, abs=1e-3)
+    assert lost(100, 100.0) == pytest.approx(1 / 2, abs=1e-3)
+    assert lost(1000, 100.0) - lost(100, 100.0) > 0.4
+    assert lost(1000, 1.0) - lost(100, 1.0) < 0.01
+
+
+def test_focal_dice_adds_as_many_voxels_as_it_says() -> None:
+    # Scores .8 .6 .4 .2: (2.8 + 6) / (4 + 6) for either class instead of (2.8 + 1) / (4 + 1).
+    few, many = (
+        value(FocalDice(gamma=2.0, weights=(0.25, 0.75), smooth_vox=vox), logits_of(SCORES))
+        for vox in (1.0, 6.0)
+    )
+
+    assert few - many == pytest.approx(0.88 - 0.76, abs=1e-5)

@@ -16,18 +16,19 @@ from kits_trt.data.plans import plan_epoch
 from kits_trt.data.samples import draw_sample
 from kits_trt.systems.recipe import Dice
 from kits_trt.train.course import Course
-from kits_trt.train.loop import batches_of
 from kits_trt.train.losses import loss_of
 from kits_trt.train.ranks import Ranks
+from kits_trt.train.trainee import batches_of
 
 WORKER = """
-import os, sys
+import os, sys, time
+from pathlib import Path
 from safetensors.torch import save_file
 from lessons import tiny_lesson, tiny_net, tiny_trainee
 from kits_trt.data.plans import plan_epoch
 from kits_trt.data.samples import draw_sample
 from kits_trt.train.course import Course
-from kits_trt.train.loop import batches_of
+from kits_trt.train.trainee import batches_of
 from kits_trt.train.ranks import joined_ranks
 
 with joined_ranks(os.environ, cuda=False) as ranks:
@@ -46,6 +47,10 @@ with joined_ranks(os.environ, cuda=False) as ranks:
     import torch
     state["losses"] = torch.tensor([told.loss, *told.sample_losses])
     save_file(state, f"{sys.argv[1]}/{ranks.rank}.safetensors")
+    if ranks.is_first:
+        time.sleep(1.0)
+        Path(sys.argv[1], "results").touch()
+assert Path(sys.argv[1], "results").exists(), "nobody leaves before the first process is done"
 """
 
 

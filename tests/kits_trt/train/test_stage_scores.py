@@ -10,6 +10,7 @@ from training_cases import anatomy
 
 from kits_runtime.cascade import run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.errors import OutOfMemoryError
 from kits_runtime.infer import Scores
 from kits_runtime.volume import volume_from_array
 from kits_trt.data.make_pieces import pieces_of
@@ -50,6 +51,16 @@ def test_the_loss_is_that_of_the_scores_of_whole_pieces() -> None:
         losses.append(1 - float(soft_dice(scores[:, 1:], present)))
     found = validate_stage(brightness, lesson)
     assert found.loss == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_too_little_memory_in_a_validation_names_the_case() -> None:
+    taught = tiny_lesson()
+
+    def run(_: Scores) -> Scores:
+        raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match=r"^validation on a: found"):
+        validate_stage(run, taught)
 
 
 def test_a_class_that_is_nowhere_and_not_found_counts_as_met() -> None:

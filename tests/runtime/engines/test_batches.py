@@ -2,7 +2,6 @@
 
 import pytest
 
-from kits_runtime.engines import NetSpec
 from kits_runtime.engines.batches import gpu_windows_a_call, windows_a_call
 
 
@@ -18,7 +17,4 @@ from kits_runtime.engines.batches import gpu_windows_a_call, windows_a_call
     ],
 )
 def test_published_windows(window: tuple[int, ...], processor: int, gpu: int) -> None:
-    net = NetSpec(
-        name="net", input_name="i", output_name="o", in_channels=1, out_channels=2, size_vox=window
-    )
-    assert (windows_a_call(net), gpu_windows_a_call(net)) == (processor, gpu)
+    assert (windows_a_call(window), gpu_windows_a_call(window)) == (processor, gpu)
