@@ -8,6 +8,7 @@ import pytest
 from digital_phantom import Levels, manifest_of, nets_of, phantom
 from stages import volume
 
+from kits_bench.gpu_check.kernels import kernel_facts
 from kits_runtime.arrays import cupy_arrays
 from kits_runtime.boxes import Means
 from kits_runtime.cascade import run_cascade
@@ -69,6 +70,12 @@ def test_each_backend_computes_what_the_processor_does(backend: str) -> None:
         assert gpu.spec.notes == ()
         # Sums of 54 products of numbers near 1 in another order keep five digits.
         np.testing.assert_allclose(found, processor.run(patches), atol=1e-5)
+
+
+@pytest.mark.skipif(not has_cupy(), reason="cupy is not installed")
+def test_each_kernel_gives_its_twin_s_bits() -> None:
+    facts = kernel_facts(cupy_arrays(0, 2 << 30), repeats=1, dry=False)
+    assert len(facts) == 4
 
 
 @pytest.mark.skipif(not has_cupy(), reason="cupy is not installed")

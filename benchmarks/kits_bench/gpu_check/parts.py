@@ -66,7 +66,7 @@ def _latency(settings: Settings) -> list[Item]:
     for system in settings.headline:
         items += [_item("nets", where) for where in _each(settings, (system,))]
         for way in ("b0", "b1"):
-            arguments = {"system": system, "way": way, "batch": _TORCH_BATCH}
+            arguments = {"system": system, "way": way, "batch": 1 if settings.dry else _TORCH_BATCH}
             name = f"nets/{short_name(system)}/{way}"
             items.append(Item(id=name, task="torch-nets", arguments=arguments))
     for system, first in product(settings.headline, range(0, len(settings.cases), _CASES_A_TURN)):

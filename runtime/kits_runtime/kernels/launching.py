@@ -5,7 +5,8 @@ A kernel's threads stride over its items, so any number of blocks computes the s
 
 from typing import Any, Protocol
 
-from kits_runtime.kernels.sources import OPTIONS, source
+from kits_runtime.errors import BackendUnavailableError
+from kits_runtime.kernels.sources import KERNELS, OPTIONS, source
 
 THREADS = 256
 # Some twenty blocks for each of the processors of a large GPU; more would only wait in line.
@@ -29,10 +30,24 @@ def blocks_for(items: int) -> int:
 
 
 def cupy_launch(cupy: Any) -> Launch:  # noqa: ANN401
-    """Kernels of cupy, which compiles them for the GPU at their first use and keeps the result."""
-    module = cupy.RawModule(code=source(), options=OPTIONS)
+    """Kernels of cupy, which compiles them for a GPU once and keeps the result on disk.
+
+    Raises:
+        BackendUnavailableError: cupy cannot compile or load them here.
+    """
+    try:
+        module = cupy.RawModule(code=source(), options=OPTIONS)
+        kernels = {name: module.get_function(name) for name in KERNELS}
+    except MemoryError:
+        raise
+    except Exception as error:  # its errors have no root of their own
+        raise BackendUnavailableError(
+            f"cupy: found no way to compile our kernels ({' '.join(str(error).split())[:200]}), "
+            "expected CUDA's runtime compiler of cupy's version; install nvidia-cuda-nvrtc and "
+            "nvidia-cuda-runtime, or uninstall cupy and only the nets run on the GPU"
+        ) from error
 
     def launch(name: str, items: int, *arguments: Any) -> None:  # noqa: ANN401
-        module.get_function(name)((blocks_for(items),), (THREADS,), arguments)
+        kernels[name]((blocks_for(items),), (THREADS,), arguments)
 
     return launch

@@ -3,6 +3,7 @@
 from importlib import resources
 
 _PARTS = ("shared", "resample", "windows", "labels")
+KERNELS = ("resample_int16", "resample_float32", "gather", "blend", "labels_from_scores")
 
 # A product fused with a sum is rounded once where numpy rounds twice; then a voxel could change
 # sides. Division and denormals follow IEEE 754 without being asked.

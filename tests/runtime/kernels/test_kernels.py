@@ -18,6 +18,7 @@ from stages import unhurried
 
 from kits_runtime.arrays import Arrays
 from kits_runtime.decide import labels_from_scores
+from kits_runtime.errors import BackendUnavailableError
 from kits_runtime.grid import Grid, Taps, box_of, grid_over, linear_taps
 from kits_runtime.kernels.calls import (
     Answer,
@@ -28,7 +29,7 @@ from kits_runtime.kernels.calls import (
     resampled,
 )
 from kits_runtime.kernels.launching import THREADS, blocks_for, cupy_launch
-from kits_runtime.kernels.sources import OPTIONS, source
+from kits_runtime.kernels.sources import KERNELS, OPTIONS, source
 from kits_runtime.kernels.twins import TWINS, launch_twin
 from kits_runtime.manifest.schema import Argmax, Decide, Resample, Threshold
 from kits_runtime.resample import interpolate, resample_linear
@@ -250,7 +251,7 @@ def test_every_kernel_of_the_sources_has_a_twin() -> None:
     text = source()
     named = set(re.findall(r"^RESAMPLE\((\w+),", text, re.MULTILINE))
     named |= set(re.findall(r'^extern "C" __global__ void (\w+)\(', text, re.MULTILINE))
-    assert named == set(TWINS)
+    assert named == set(TWINS) == set(KERNELS)
 
 
 def test_blocks_cover_all_items_and_stay_few() -> None:
@@ -279,6 +280,20 @@ def test_cupy_is_given_source_options_and_geometry() -> None:
         ("gather", ((3,), (THREADS,), (np.int32(7),))),
     ]
     assert "--fmad=false" in OPTIONS
+
+
+def test_a_cupy_that_cannot_compile_is_said_with_what_to_do() -> None:
+    class Cupy:
+        @staticmethod
+        def RawModule(**_settings: Any) -> Any:  # noqa: N802
+            raise RuntimeError("failed to load\nlibnvrtc.so")
+
+    with pytest.raises(
+        BackendUnavailableError, match=r"\(failed to load libnvrtc.so\), exp"
+    ) as said:
+        cupy_launch(Cupy)
+    assert "nvidia-cuda-nvrtc" in str(said.value)
+    assert said.value.exit_code == 5
 
 
 def nvrtc() -> Path | None:
