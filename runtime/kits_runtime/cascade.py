@@ -68,7 +68,10 @@ def run_cascade(
     progress: Progress = lambda _stage, _share: None,
     means: Means | None = None,
 ) -> CascadeResult:
-    """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed."""
+    """Segments a scan, which is not changed.
+
+    ``nets`` are the manifest's, by name; their later calls do not touch scores they gave before.
+    """
     means = means or Means()
     if means.place is None:
         place: Place = HostPlace(volume=volume, threads=means.threads)
