@@ -5,13 +5,46 @@ arrays, no silent conversion, no copy between places that overlap.
 """
 
 import operator
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kits_runtime.arrays import Arrays
+from kits_runtime.arrays import HOST, Arrays
+from kits_runtime.kernels.launching import Launch
+from kits_runtime.kernels.twins import launch_twin
+
+
+class Meter:
+    """Counts the bytes of the arrays that are there, and the most that ever were together."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def notice(self, array: npt.NDArray[Any]) -> None:
+        """Counts the memory that an array owns or is a view of, once and until it is gone."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        if id(array) in self._known:
+            return
+        self._known.add(id(array))
+        self.now += array.nbytes
+        self.most = max(self.most, self.now)
+        weakref.finalize(array, self._gone, id(array), array.nbytes).atexit = False
+
+    def begin(self) -> None:
+        """Forgets the most there was so far."""
+        self.most = self.now
+
+    def _gone(self, known: int, size: int) -> None:
+        self._known.remove(known)
+        self.now -= size
+
+
+METER = Meter()
 
 
 class DeviceArray:
@@ -21,6 +54,7 @@ class DeviceArray:
 
     def __init__(self, hidden: npt.NDArray[Any]) -> None:
         self.hidden = hidden
+        METER.notice(hidden)
 
     def __array__(self, *_args: Any, **_named: Any) -> Any:
         raise TypeError("a device's array was converted without being asked")
@@ -36,6 +70,10 @@ class DeviceArray:
     @property
     def size(self) -> int:
         return self.hidden.size
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.hidden.strides
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -80,8 +118,8 @@ class DeviceArray:
     def argmax(self, *, axis: int) -> "DeviceArray":
         return DeviceArray(self.hidden.argmax(axis=axis))
 
-    def sum(self) -> "DeviceArray":
-        return DeviceArray(np.asarray(self.hidden.sum()))
+    def sum(self, *, axis: int) -> "DeviceArray":
+        return DeviceArray(np.asarray(self.hidden.sum(axis=axis)))
 
     def mean(self, *, dtype: Any) -> "DeviceArray":
         return DeviceArray(np.asarray(self.hidden.mean(dtype=dtype)))
@@ -150,6 +188,7 @@ _SHARED = {
         "ascontiguousarray",
         "broadcast_to",
         "clip",
+        "concatenate",
         "empty",
         "full",
         "isfinite",
@@ -175,12 +214,30 @@ def get(array: DeviceArray) -> npt.NDArray[Any]:
     return array.hidden.copy()
 
 
-def strict_arrays(rows_at_once: int = 5) -> Arrays:
+def bare_launch(launch: Launch) -> Launch:
+    """A launch for these arrays from one for the host's."""
+
+    def of_device(name: str, items: int, *arguments: Any) -> None:
+        assert not any(isinstance(argument, np.ndarray) for argument in arguments)
+        launch(name, items, *[_bare_kernel(argument) for argument in arguments])
+
+    return of_device
+
+
+def _bare_kernel(argument: Any) -> Any:
+    if isinstance(argument, DeviceArray):
+        return argument.hidden
+    assert isinstance(argument, np.generic), "an argument without the type of the source"
+    return argument
+
+
+def strict_arrays(launch: Launch = launch_twin) -> Arrays:
     return Arrays(
         xp=_Module(),
         put=put,
         get=get,
         address=lambda array: int(array.hidden.ctypes.data),
         wait=lambda: None,
-        rows_at_once=rows_at_once,
+        at=lambda address, length, dtype: DeviceArray(HOST.at(address, length, dtype)),
+        launch=bare_launch(launch),
     )

@@ -91,10 +91,12 @@ class HostDevice:
         ctypes.memmove(target, source, size)
 
 
-def open_like_cuda(model: Any, net: NetSpec, options: EngineOptions) -> GpuEngine:
+def open_like_cuda(
+    model: Any, net: NetSpec, options: EngineOptions, *, device: HostDevice | None = None
+) -> GpuEngine:
     """The backend ort-cuda with ONNX Runtime's processor in place of the GPU."""
     return open_session(
-        model, net, options, device=HostDevice(), providers=[("CPUExecutionProvider", {})]
+        model, net, options, device=device or HostDevice(), providers=[("CPUExecutionProvider", {})]
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import onnx
 
 from kits_bench.contestants import Lineup
+from kits_bench.engine_options import cached_options
 from kits_bench.mlperf_shaped import InstanceUNet3dConfig
 from kits_bench.roofline import Roof, measure_roof, median_run_s, roofline_facts, work_of
 from kits_bench.sixth_net import NAME, REMARK, samples_per_second
@@ -58,7 +59,7 @@ def sixth_rooflines(
 def _rows(
     lineup: Lineup, nets: dict[str, tuple[NetSpec, onnx.ModelProto]], *, repeats: int
 ) -> list[Facts]:
-    options = EngineOptions(threads=lineup.threads, precision=lineup.precision)  # type: ignore[arg-type]
+    options = cached_options(precision=lineup.precision, threads=lineup.threads)
     rows: list[Facts] = []
     for backend in lineup.backends:
         try:

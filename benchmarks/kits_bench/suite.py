@@ -13,6 +13,7 @@ from typing import Any
 from kits_bench import pipeline
 from kits_bench.case_files import BenchCase
 from kits_bench.contestants import Lineup, Runner
+from kits_bench.engine_options import cached_options
 from kits_bench.figures import least_squares
 from kits_bench.latency import case_latency, disagreement
 from kits_bench.machine import commit, engine_versions
@@ -22,7 +23,7 @@ from kits_bench.seeded import weights_of
 from kits_bench.sixth_net import NAME as SIXTH
 from kits_bench.watch import watched
 from kits_runtime.bundle import Bundle
-from kits_runtime.engines import EngineOptions, choose_backend
+from kits_runtime.engines import choose_backend
 from kits_runtime.errors import KitsError
 from kits_runtime.nifti import read_scan
 from kits_runtime.segmenter import Segmenter
@@ -186,7 +187,7 @@ def throughput(suite: Suite) -> tuple[Record, ...]:
     """All cases in a row as kits-infer runs them; one record."""
 
     def measure(backend: str) -> Facts:
-        options = EngineOptions(threads=suite.lineup.threads, precision=_precision(suite))
+        options = cached_options(precision=_precision(suite), threads=suite.lineup.threads)
         with (
             tempfile.TemporaryDirectory() as name,
             Segmenter(suite.bundle, backend=backend, options=options) as segmenter,
@@ -233,7 +234,7 @@ def parity(suite: Suite) -> tuple[Record, ...]:
         for backend, precision in variants:
             row: Facts = {"backend": backend, "precision": precision}
             try:
-                options = EngineOptions(threads=suite.lineup.threads, precision=precision)  # type: ignore[arg-type]
+                options = cached_options(precision=precision, threads=suite.lineup.threads)
                 with Segmenter(suite.bundle, backend=backend, options=options) as segmenter:
                     mask = segmenter.segment(volume).model_labels
             except (KitsError, ValueError, MemoryError) as error:

@@ -78,7 +78,10 @@ class OurWay:
         """Reads, segments, writes mask and record."""
         start = time.perf_counter()
         job = job_for(Case(name=out.name, scan=scan), out, with_picture=False)
-        done = segment_case(self._segmenter, read_case(job, memory=self._memory))
+        done = segment_case(
+            self._segmenter,
+            read_case(job, memory=self._memory, upload=self._segmenter.begin_upload()),
+        )
         record = write_case(done, self._segmenter.bundle.manifest.labels).run
         return Answer(
             wall_ms=_since(start),

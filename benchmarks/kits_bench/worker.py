@@ -37,11 +37,11 @@ def main() -> int:
 def open_way(spec: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a Way, imported when it is known which
     """The contestant that a specification names; its libraries are imported here."""
     from kits_bench import ways
-    from kits_runtime.engines import EngineOptions
+    from kits_bench.engine_options import cached_options
 
     bundle, threads = Path(spec["bundle"]), spec["threads"]
     if spec["way"] == "kits-trt":
-        options = EngineOptions(threads=threads, precision=spec["precision"])
+        options = cached_options(precision=spec["precision"], threads=threads)
         return ways.OurWay(bundle, backend=spec["backend"], options=options)
     if spec["way"] == "fake":
         return ways.fake_way(bundle)

@@ -27,12 +27,11 @@ from kits_runtime.engines import (
     NetSpec,
     open_engine,
 )
+from kits_runtime.engines.batches import windows_a_call
 from kits_runtime.engines.openvino_cpu import import_openvino
 from kits_runtime.engines.protocol import Array, Precision
 from kits_trt.nets import SegmentationNet
 from kits_trt.systems.system import NetShape
-
-_SLICES_A_CALL = 4  # as the runtime does, where a window is a slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,11 +115,6 @@ def graph_of(side: SideName, forms: NetForms) -> onnx.ModelProto:
     return forms.exact if side in ("torch", "onnx") else forms.stored
 
 
-def batch_of(spec: NetSpec) -> int:
-    """How many windows the runtime gives this net at once."""
-    return 1 if len(spec.size_vox) == 3 else _SLICES_A_CALL
-
-
 def torch_scores(net: SegmentationNet, patches: Array) -> Array:
     """What torch computes for patches, in float32 on the processor."""
     with torch.inference_mode():
@@ -133,7 +127,7 @@ def _open_torch(forms: NetForms) -> Engine:
         net=forms.spec,
         backend="torch",
         precision="fp32",
-        batch=batch_of(forms.spec),
+        batch=windows_a_call(forms.spec.size_vox),
         threads=torch.get_num_threads(),
     )
     return FakeEngine(spec, lambda patches: torch_scores(forms.net, patches))
@@ -145,7 +139,7 @@ def _open(backend: str, precision: Precision, side: SideName) -> Callable[[NetFo
             graph_of(side, forms).SerializeToString(),
             forms.spec,
             backend=backend,
-            options=EngineOptions(batch=batch_of(forms.spec), precision=precision),
+            options=EngineOptions(batch=windows_a_call(forms.spec.size_vox), precision=precision),
         )
 
     return open_net
@@ -161,7 +155,8 @@ def _engine_backend() -> str | None:
 def _open_on_gpu(forms: NetForms) -> Engine:
     form = forms.stored if forms.half is None else forms.half.model
     options = EngineOptions(
-        batch=batch_of(forms.spec), precision="fp32" if forms.half is None else "fp16"
+        batch=windows_a_call(forms.spec.size_vox),
+        precision="fp32" if forms.half is None else "fp16",
     )
     return open_engine(
         form.SerializeToString(), forms.spec, backend=_engine_backend() or "trt", options=options

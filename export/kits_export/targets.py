@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from kits_export.export import Build
-from kits_export.sides import batch_of
 from kits_runtime.bundle import Bundle
+from kits_runtime.engines.batches import gpu_windows_a_call
 from kits_runtime.engines.cuda_driver import Gpu, visible_gpus
 from kits_runtime.engines.engine_cache import EngineCache
 from kits_runtime.engines.engine_record import Built
@@ -127,7 +127,7 @@ def _plans(
     """One plan for each engine of a net: one a compute capability, or one for the GPU here."""
     plan = BuildOptions(
         precision=wishes.precision,
-        batch=1 if net is None else batch_of(net_spec_from_manifest(name, net)),
+        batch=1 if net is None else gpu_windows_a_call(net.size_vox),
         workspace_bytes=None if wishes.workspace_mib is None else wishes.workspace_mib * _MIB,
         version_compatible=wishes.version_compatible,
         timing_cache=wishes.timing_cache,

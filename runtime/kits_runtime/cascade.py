@@ -4,21 +4,19 @@ Each stage looks, prepares its regions, runs its windows and writes labels while
 by; what it found serves the stages after it, and the overlay of some of them is the result.
 """
 
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.arrays import HOST, Arrays
+from kits_runtime.boxes import Means, Progress, Run, fill_outcome
 from kits_runtime.clock import Clock
-from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
-from kits_runtime.infer import RunNet, Scores, Slab, WindowedInput, slabs
-from kits_runtime.join import NOWHERE, any_overlap, joined, union
-from kits_runtime.look import Kept, asked_about, boxes_to_look_at
+from kits_runtime.grid import Box, bounding_box, box_of, grid_over
+from kits_runtime.infer import RunNet
+from kits_runtime.join import NOWHERE, union
+from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
     MultiplyByMask,
@@ -26,15 +24,12 @@ from kits_runtime.manifest.schema import (
     Resample,
     Stage,
 )
-from kits_runtime.memory import Memory
 from kits_runtime.outcome import Outcome, zeros_stored_as
-from kits_runtime.steps import applied, scanned_region
+from kits_runtime.place import HostPlace, Place
 from kits_runtime.tidy import Frame, Tidied, follow_on_scan, tidied, tidy_labels
-from kits_runtime.volume import Volume, Voxels, empty_labels
-from kits_runtime.wayback import WayBack
+from kits_runtime.volume import Volume, empty_labels
 
 Labels = NDArray[np.uint8]
-Progress = Callable[[str, float], None]
 # What of the scan a stage's labels there must cover: all, its own box, or nobody needs them.
 Room = Literal["whole", "box"] | None
 
@@ -64,35 +59,6 @@ class CascadeResult:
     remarks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Means:
-    """What a run may use: a memory that the labels are to lie in, and how many processors.
-
-    Without them new memory, and all processors that the process has. Nets get their patches in
-    ``arrays`` and give their scores there. Runs that share a ``turn`` ask nets one at a time. Nets
-    are asked from as many threads as ``at_once`` says by name, where it does not from one.
-    """
-
-    memory: Memory | None = None
-    threads: int | None = None
-    arrays: Arrays = HOST
-    turn: "threading.Lock | None" = None
-    at_once: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """What the stages of one run share."""
-
-    volume: Volume
-    scan: Voxels
-    nets: Mapping[str, RunNet]
-    clock: Clock
-    progress: Progress
-    means: Means
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-
 def run_cascade(
     volume: Volume,
     manifest: Staged,
@@ -102,11 +68,17 @@ def run_cascade(
     progress: Progress = lambda _stage, _share: None,
     means: Means | None = None,
 ) -> CascadeResult:
-    """Segments a scan. ``nets`` are the manifest's, by name; the volume is not changed."""
+    """Segments a scan, which is not changed.
+
+    ``nets`` are the manifest's, by name; their later calls do not touch scores they gave before.
+    """
     means = means or Means()
-    with clock.phase("upload") if means.arrays.on_device else nullcontext():
-        scan = means.arrays.put(volume.data)
-    run = _Run(volume=volume, scan=scan, nets=nets, clock=clock, progress=progress, means=means)
+    if means.place is None:
+        place: Place = HostPlace(volume=volume, threads=means.threads)
+    else:
+        with clock.phase("upload"):
+            place = means.place(volume)
+    run = Run(volume=volume, place=place, nets=nets, clock=clock, progress=progress, means=means)
     remarks = []
     wanted = stages_wanted_on_scan(manifest)
     for stage in manifest.stages:
@@ -134,7 +106,7 @@ def stages_wanted_on_scan(manifest: Staged) -> set[str]:
     return wanted
 
 
-def _run_stage(run: _Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
+def _run_stage(run: Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
     volume = run.volume
     resample = next((step for step in stage.steps if isinstance(step, Resample)), None)
     grid = grid_over(volume.shape, volume.spacing_mm, resample)
@@ -158,66 +130,19 @@ def _run_stage(run: _Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
         reach=NOWHERE,
     )
     if asked:
-        _fill(run, stage, asked, outcome)
+        fill_outcome(run, stage, asked, outcome)
         outcome = _with_reach(outcome)
         with run.clock.phase(f"{stage.name}.clean"):
             outcome = _cleaned(run, stage, outcome)
     return outcome, bool(asked)
 
 
-def _room_on_scan(run: _Run, window: Box, room: Room) -> Labels | None:
+def _room_on_scan(run: Run, window: Box, room: Room) -> Labels | None:
     if room is None:
         return None
     if room == "whole":
         return empty_labels(run.volume, memory=run.means.memory)
     return zeros_stored_as(run.volume.data, window.shape, np.uint8)
-
-
-def _fill(run: _Run, stage: Stage, asked: Mapping[Box, Kept], outcome: Outcome) -> None:
-    """Runs all boxes; whatever happens, none of them goes on afterwards."""
-    total, done = sum(box.shape[0] for box in asked), 0
-
-    def told(stream: Generator[Slab]) -> Generator[Slab]:
-        nonlocal done
-        with closing(stream):
-            for slab in stream:
-                yield slab
-                done += slab.depth
-                run.progress(stage.name, done / total)
-
-    groups = [
-        (box, told(_box_slabs(run, stage, (outcome.grid, box), kept)))
-        for box, kept in asked.items()
-    ]
-    with ExitStack() as begun:
-        for _, stream in groups:
-            begun.enter_context(closing(stream))
-        _write(run, stage, groups, outcome)
-
-
-def _write(
-    run: _Run, stage: Stage, groups: Sequence[tuple[Box, Iterator[Slab]]], outcome: Outcome
-) -> None:
-    """Takes the scores of all boxes back; where some overlap they are joined first."""
-    if any_overlap([box for box, _ in groups]):
-        with run.clock.phase(f"{stage.name}.join"):
-            slab = joined(stage, outcome.box, groups, run.means.arrays)
-        groups = [(outcome.box, iter((slab,)))]
-    for box, stream in groups:
-        on_scan = None
-        if outcome.on_scan is not None:
-            on_scan = outcome.labels_on_scan(outcome.grid.scan_box(box))
-        back = WayBack(
-            outcome.grid,
-            box,
-            decide=stage.decide,
-            placed=outcome.placed[box.seen_from(outcome.box).slices],
-            on_scan=on_scan,
-            arrays=run.means.arrays,
-        )
-        for slab in stream:
-            with run.clock.phase(f"{stage.name}.way_back"):
-                back.push(slab)
 
 
 def _with_reach(outcome: Outcome) -> Outcome:
@@ -229,59 +154,7 @@ def _with_reach(outcome: Outcome) -> Outcome:
     return replace(outcome, reach=outcome.grid.scan_box(wide))
 
 
-def _box_slabs(run: _Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Generator[Slab]:
-    clock, threads = run.clock, run.means.threads
-    with clock.phase(f"{stage.name}.steps"):
-        place = (run.means.arrays, run.scan)
-        cut = scanned_region(run.volume, *where, threads=threads, place=place)
-        region = applied(cut, stage.steps, run.outcomes)
-        values = region.values.astype(np.float32, copy=False)
-        at_once = min(run.means.at_once.get(name, 1) for name in stage.nets)
-        given = WindowedInput(
-            values=values,
-            air=region.air,
-            kept=kept,
-            arrays=region.arrays,
-            at_once=at_once,
-            waiting=lambda: clock.phase(f"{stage.name}.net"),
-        )
-
-    def in_turn(net: RunNet) -> RunNet:
-        def ask(patches: Scores) -> Scores:
-            with _own_turn(run.means.turn, clock), clock.phase(f"{stage.name}.net"):
-                return net(patches)
-
-        return ask
-
-    nets, turn = [run.nets[name] for name in stage.nets], run.means.turn
-    if at_once == 1:
-        nets, turn = [in_turn(net) for net in nets], None
-    with _own_turn(turn, clock):
-        stream = slabs(given, stage, nets)
-        while True:
-            with clock.phase(f"{stage.name}.windows"):
-                slab = next(stream, None)
-            if slab is None:
-                return
-            yield slab
-
-
-@contextmanager
-def _own_turn(turn: "threading.Lock | None", clock: Clock) -> Iterator[None]:
-    """Holds the turn, if there is one; waiting for it is a phase of its own."""
-    if turn is None:
-        yield
-        return
-    if not turn.acquire(blocking=False):
-        with clock.phase("turn"):
-            turn.acquire()
-    try:
-        yield
-    finally:
-        turn.release()
-
-
-def _cleaned(run: _Run, stage: Stage, outcome: Outcome) -> Outcome:
+def _cleaned(run: Run, stage: Stage, outcome: Outcome) -> Outcome:
     if not (stage.clean and outcome.placed.any()):
         return outcome
     grid, box = outcome.grid, outcome.box
@@ -309,7 +182,7 @@ def _with_foreground(placed: Labels, mask: NDArray[np.bool_], fill: int) -> Labe
     return np.where(mask, np.where(placed > 0, placed, fill), 0).astype(np.uint8)
 
 
-def _clean_scan(run: _Run, stage: Stage, outcome: Outcome, *, fill: int) -> None:
+def _clean_scan(run: Run, stage: Stage, outcome: Outcome, *, fill: int) -> None:
     """Cleans the scan's labels in place, inside the box that holds all of them."""
     volume, reach = run.volume, outcome.reach
     if reach.empty:

@@ -156,7 +156,7 @@ class _Run:
                 self._end(CaseOutcome(job=job))
                 continue
             self._progress(job, READING, 0.0)
-            read = _tried(job, partial(read_case, job, memory=self._memory))
+            read = _tried(job, partial(self._read, job))
             if isinstance(read, CaseOutcome):
                 self._end(read)
             else:
@@ -164,6 +164,9 @@ class _Run:
                 self._scans.put(read)
             del read
         self._scans.end()
+
+    def _read(self, job: Job) -> ReadCase:
+        return read_case(job, memory=self._memory, upload=self._segmenter.begin_upload())
 
     def segment_all(self) -> None:
         while (read := self._scans.take()) is not None:

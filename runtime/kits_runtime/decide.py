@@ -3,23 +3,22 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.manifest.schema import Argmax, Decide
 
 Scores = NDArray[np.float32]
 
 
-def labels_from_scores(scores: Scores, decide: Decide, arrays: Arrays = HOST) -> NDArray[np.uint8]:
+def labels_from_scores(scores: Scores, decide: Decide) -> NDArray[np.uint8]:
     """The label of each voxel of scores (class, ...).
 
     Comparing channels one by one is several times faster than an argmax over the first axis.
     """
-    labels: NDArray[np.uint8] = arrays.xp.zeros(scores.shape[1:], np.uint8)
+    labels: NDArray[np.uint8] = np.zeros(scores.shape[1:], np.uint8)
     if isinstance(decide, Argmax):
         best = scores[0].copy()
         for channel, label in zip(scores[1:], decide.labels[1:], strict=True):
             _label_into(labels, channel > best, label)
-            arrays.xp.maximum(best, channel, out=best)
+            np.maximum(best, channel, out=best)
         return labels
     for channel, label in zip(scores, decide.labels, strict=True):
         _label_into(labels, channel >= np.float32(decide.at_least), label)

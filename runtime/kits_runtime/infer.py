@@ -38,15 +38,13 @@ class Slab:
 class WindowedInput:
     """What windows are cut from: the region's values, the value of air, and the slices to ask.
 
-    Nets get patches, and give scores, where the values lie: on the host or in ``arrays``. They are
-    asked for ``at_once`` patches at a time, from as many threads; with 1, from the caller's own.
-    The caller waits for such threads in the context that ``waiting`` gives.
+    Nets are asked for ``at_once`` patches at a time, from as many threads; with 1, from the
+    caller's own. The caller waits for such threads in the context that ``waiting`` gives.
     """
 
     values: NDArray[np.float32]
     air: float
     kept: NDArray[np.bool_] | None = None
-    arrays: Arrays = HOST
     at_once: int = 1
     waiting: Waiting = nullcontext
 
@@ -59,7 +57,7 @@ def slabs(given: WindowedInput, stage: Stage, nets: Sequence[RunNet]) -> Iterato
     """
 
     def ask(patches: NDArray[np.float32]) -> Scores:
-        return combined_scores([net(patches) for net in nets], stage, given.arrays)
+        return combined_scores([net(patches) for net in nets], stage)
 
     if isinstance(stage.windows, Patches):
         yield from _patch_slabs(given, stage.windows, ask)
@@ -91,7 +89,7 @@ def votes(scores: Scores, decide: Decide, arrays: Arrays = HOST) -> Scores:
 
 
 def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterator[Slab]:
-    values, inner = padded(given.values, windows.shape, given.air, given.arrays)
+    values, inner = padded(given.values, windows.shape, given.air)
     wanted_z, *plane = inner
     join = _kept_centres if windows.join == "keep_centre" else _weighted_means
     first = 0
@@ -101,11 +99,11 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
     ]
 
     def answer(start: tuple[int, ...]) -> Scores:
-        scores: Scores = ask(_patch(values, start, windows.shape, given.arrays))[0]
+        scores: Scores = ask(_patch(values, start, windows.shape))[0]
         return scores
 
     answers = results_ahead(answer, product(*starts), at_once=given.at_once, waiting=given.waiting)
-    for layer in join(values.shape, windows, answers, given.arrays):
+    for layer in join(values.shape, windows, answers):
         last = first + layer.shape[1]
         rows = slice(max(first, wanted_z.start) - first, min(last, wanted_z.stop) - first)
         first = last
@@ -114,7 +112,7 @@ def _patch_slabs(given: WindowedInput, windows: Patches, ask: RunNet) -> Iterato
 
 
 def _kept_centres(
-    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores], arrays: Arrays
+    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores]
 ) -> Iterator[Scores]:
     axes = list(zip(shape, windows.shape, windows.stride, strict=True))
     starts = [window_starts(*axis) for axis in axes]
@@ -126,9 +124,7 @@ def _kept_centres(
             for x, (x_from, x_to) in zip(starts[2], kept[2], strict=True):
                 scores = next(answers)
                 if buffer is None:
-                    buffer = arrays.xp.empty(
-                        (len(scores), windows.shape[0], *shape[1:]), np.float32
-                    )
+                    buffer = np.empty((len(scores), windows.shape[0], *shape[1:]), np.float32)
                 buffer[:, :rows, y_from:y_to, x_from:x_to] = scores[
                     :, z_from - z : z_to - z, y_from - y : y_to - y, x_from - x : x_to - x
                 ]
@@ -137,17 +133,17 @@ def _kept_centres(
 
 
 def _weighted_means(
-    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores], arrays: Arrays
+    shape: tuple[int, ...], windows: Patches, answers: Iterator[Scores]
 ) -> Iterator[Scores]:
     z_starts, y_starts, x_starts = (
         window_starts(*axis) for axis in zip(shape, windows.shape, windows.stride, strict=True)
     )
-    weights = arrays.put(window_weights(windows.shape, windows.join))
+    weights = window_weights(windows.shape, windows.join)
     even = windows.join == "mean"
     depth, height, width = windows.shape
     sums: Scores | None = None
-    counts = arrays.xp.zeros((depth, *shape[1:]), np.float32)
-    layer = arrays.xp.zeros(counts.shape, np.float32)  # the weights of all windows with the same z
+    counts = np.zeros((depth, *shape[1:]), np.float32)
+    layer = np.zeros(counts.shape, np.float32)  # the weights of all windows with the same z
     for y in y_starts:
         for x in x_starts:
             layer[:, y : y + height, x : x + width] += weights
@@ -156,7 +152,7 @@ def _weighted_means(
             for x in x_starts:
                 scores = next(answers)
                 if sums is None:
-                    sums = arrays.xp.zeros((len(scores), *counts.shape), np.float32)
+                    sums = np.zeros((len(scores), *counts.shape), np.float32)
                 weighted = scores if even else scores * weights
                 sums[:, :, y : y + height, x : x + width] += weighted
         counts += layer
@@ -165,9 +161,7 @@ def _weighted_means(
         sums[:, :finished] /= counts[:finished]
         yield sums[:, :finished]
         for channel in (*sums, counts):
-            left = channel[finished:]
-            # numpy sees that source and target overlap, a device's copy need not.
-            channel[: depth - finished] = left.copy() if arrays.on_device else left
+            channel[: depth - finished] = channel[finished:]
             channel[depth - finished :] = 0
 
 
@@ -175,15 +169,14 @@ def _patch(
     values: NDArray[np.float32],
     start: tuple[int, ...],
     shape: tuple[int, int, int],
-    arrays: Arrays,
 ) -> NDArray[np.float32]:
     index = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-    patch: NDArray[np.float32] = arrays.xp.ascontiguousarray(values[index])
+    patch = np.ascontiguousarray(values[index])
     return patch[None, None]
 
 
 def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator[Slab]:
-    values, inner = padded(given.values, windows.shape, given.air, given.arrays)
+    values, inner = padded(given.values, windows.shape, given.air)
     depth = len(values)
     kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
     neighbours = neighbour_slices(kept, windows)
@@ -194,10 +187,10 @@ def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator
             yield Slab(depth=stop - start, scores=None)
             continue
         planes = _planes(given, values, neighbours[start + asked], (windows, ask))
-        yield from _with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
+        yield from with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
 
 
-def _with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
+def with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
     """Slabs of ``depth`` slices in all, of which only ``asked`` have planes (n, class, y, x)."""
     done = 0
     for run in np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 1) + 1):
@@ -234,31 +227,29 @@ def _planes(
 ) -> Scores:
     """Joined scores (n, class, y, x) of the slices whose windows read ``slices`` (n, depth)."""
     windows, ask = how
-    arrays, rows = given.arrays, given.arrays.put(slices)
     plane = values.shape[1:]
     axes = list(zip(plane, windows.shape, windows.stride, strict=True))
     height, width = windows.shape
     y_starts, x_starts = (window_starts(*axis) for axis in axes)
     if len(y_starts) == len(x_starts) == 1:
-        return ask(values[rows])
+        return ask(values[slices])
     y_kept, x_kept = (kept_ranges(*axis) for axis in axes)
     weights = window_weights(windows.shape, windows.join)
     centres = windows.join == "keep_centre"
     sums: Scores | None = None
-    counts = arrays.xp.zeros(plane, np.float32)
+    counts = np.zeros(plane, np.float32)
     for y, (y_from, y_to) in zip(y_starts, y_kept, strict=True):
         for x, (x_from, x_to) in zip(x_starts, x_kept, strict=True):
             answers = weights
             if centres:
                 answers = np.zeros_like(weights)
                 answers[y_from - y : y_to - y, x_from - x : x_to - x] = 1
-            weight = arrays.put(answers)
-            cut = values[:, y : y + height, x : x + width][rows]
-            scores = ask(arrays.xp.ascontiguousarray(cut))
+            cut = values[:, y : y + height, x : x + width][slices]
+            scores = ask(np.ascontiguousarray(cut))
             if sums is None:
-                sums = arrays.xp.zeros((*scores.shape[:2], *plane), np.float32)
-            sums[:, :, y : y + height, x : x + width] += scores * weight
-            counts[y : y + height, x : x + width] += weight
+                sums = np.zeros((*scores.shape[:2], *plane), np.float32)
+            sums[:, :, y : y + height, x : x + width] += scores * answers
+            counts[y : y + height, x : x + width] += answers
     assert sums is not None
     means: Scores = sums / counts
     return means

@@ -18,6 +18,7 @@ from kits_runtime.manifest.schema import (
     MiddleOfBox,
     Millimetres,
     Part,
+    Shape3,
     Slices,
     Stage,
     Tight,
@@ -58,6 +59,32 @@ def boxes_to_look_at(
         case _:
             boxes = (box_of(grid.shape),)
     return tuple(box for box in dict.fromkeys(boxes) if not box.empty)
+
+
+def largest_box(look: Look, grid: Grid) -> Shape3:
+    """The most voxels that a box can have along each axis, whatever earlier stages find."""
+    whole = grid.shape
+    match look:
+        case Part(half=half):
+            return half_of(grid, half).shape
+        case Boxes(size=sizes, otherwise=otherwise):
+            fixed = [_fixed(size, grid, axis) for axis, size in enumerate(sizes)]
+            if otherwise == "half" and look.per == "side":
+                fallen_back = half_of(grid, "left").shape  # the larger of the two
+            else:
+                fallen_back = (1, 1, 1) if otherwise == "empty" else whole
+            z, y, x = (max(n, m) for n, m in zip(fixed, fallen_back, strict=True))
+            return z, y, x
+        case _:
+            return whole
+
+
+def _fixed(size: AxisSize, grid: Grid, axis: int) -> int:
+    most = grid.shape[axis]
+    if isinstance(size, Full | Tight):
+        return most
+    first, last = _extent(size, (0, 0), 0.0, grid, axis)
+    return min(most, last - first)
 
 
 def asked_about(

@@ -6,11 +6,11 @@ recognised by its content, not by the file's name.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ _CHUNK = 1 << 20  # bytes or voxels handled at once; stays in the second-level c
 _GZIP_LEVEL = 1
 _INT16 = np.iinfo(np.int16)
 
+Follow: TypeAlias = Callable[[npt.NDArray[np.uint8], int], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scan:
@@ -53,8 +55,13 @@ class Scan:
     warnings: tuple[str, ...]
 
 
-def read_scan(path: str | os.PathLike[str], *, memory: Memory | None = None) -> Scan:
+def read_scan(
+    path: str | os.PathLike[str], *, memory: Memory | None = None, follow: Follow | None = None
+) -> Scan:
     """Returns the CT scan in a .nii or .nii.gz file; with a ``memory`` its voxels lie there.
+
+    ``follow`` is told of all voxels' bytes and how many of them are there, again and again while
+    they come, but only where they are the volume's own and will not be changed any more.
 
     The affine is nibabel's choice: the sform if it has a code, else the qform, else the voxel
     size alone, which adds a warning. Trailing axes of one voxel are dropped.
@@ -71,7 +78,8 @@ def read_scan(path: str | os.PathLike[str], *, memory: Memory | None = None) -> 
         affine, warnings = affine_from_header(header, where)
         _check_size(layout, size_limit, where)
         _skip(stream, layout.offset - header.template_dtype.itemsize)
-        stored = _read_stored(stream, layout, where, memory)
+        follow = follow if _is_kept_as_stored(layout) else None
+        stored = _read_stored(stream, layout, where, (memory, follow))
         ignored = _skip(stream)
     if ignored:
         warnings = (*warnings, f"{ignored} bytes behind the voxels were ignored")
@@ -155,8 +163,9 @@ def _check_size(layout: Layout, size_limit: int, where: str) -> None:
 
 
 def _read_stored(
-    stream: IO[bytes], layout: Layout, where: str, lender: Memory | None
+    stream: IO[bytes], layout: Layout, where: str, means: tuple[Memory | None, Follow | None]
 ) -> npt.NDArray[Any]:
+    lender, follow = means
     empty = np.empty if lender is None else lender.empty
     try:
         stored = empty(layout.shape[::-1], layout.dtype).transpose()
@@ -165,8 +174,8 @@ def _read_stored(
             f"{where}: found voxels of {layout.end - layout.offset} bytes; expected a scan that "
             "fits into memory; crop it, or use a machine with more"
         ) from error
-    target = stored.reshape(-1, order="F").view(np.uint8).data
-    filled = 0
+    voxels = stored.reshape(-1, order="F").view(np.uint8)
+    target, filled = voxels.data, 0
     while filled < len(target):
         count = stream.readinto(target[filled : filled + _CHUNK])  # type: ignore[attr-defined]
         if not count:
@@ -175,7 +184,15 @@ def _read_stored(
                 "truncated: copy or download it again"
             )
         filled += count
+        if follow is not None:
+            follow(voxels, filled)
     return stored
+
+
+def _is_kept_as_stored(layout: Layout) -> bool:
+    """Whether stored numbers are Hounsfield units of a type that a volume has."""
+    own = layout.dtype.isnative and layout.dtype.type in (np.int16, np.float32)
+    return own and (layout.slope, layout.inter) == (1.0, 0.0)
 
 
 def _skip(stream: IO[bytes], count: int | None = None) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kits_runtime.cases import Case
 from kits_runtime.clock import Clock
+from kits_runtime.device.upload import Upload
 from kits_runtime.errors import UsageError
 from kits_runtime.files import replacing
 from kits_runtime.memory import Memory
@@ -41,12 +42,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadCase:
-    """A job whose scan has been read."""
+    """A job whose scan has been read; ``upload`` may have taken it to a GPU meanwhile."""
 
     job: Job
     scan: Scan
     sha256: str
     read_ms: float
+    upload: Upload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,10 +101,10 @@ def job_for(case: Case, folder: Path, *, with_picture: bool) -> Job:
     return Job(case=case, mask=mask, record=folder / f"{case.name}.json", picture=picture)
 
 
-def read_case(job: Job, *, memory: Memory | None = None) -> ReadCase:
+def read_case(job: Job, *, memory: Memory | None = None, upload: Upload | None = None) -> ReadCase:
     """Reads a job's scan; its hash is taken beside that, by another processor.
 
-    With a ``memory`` the scan's voxels lie there.
+    With a ``memory`` the scan's voxels lie there; an ``upload`` follows while they come.
 
     Raises:
         ScanError: the scan cannot be read.
@@ -110,15 +112,23 @@ def read_case(job: Job, *, memory: Memory | None = None) -> ReadCase:
     start = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:
         sha256 = beside.submit(file_sha256, job.case.scan)
-        scan = read_scan(job.case.scan, memory=memory)
-    return ReadCase(job=job, scan=scan, sha256=sha256.result(), read_ms=_since(start))
+        follow = None if upload is None else upload.follow
+        scan = read_scan(job.case.scan, memory=memory, follow=follow)
+    return ReadCase(
+        job=job, scan=scan, sha256=sha256.result(), read_ms=_since(start), upload=upload
+    )
 
 
 def segment_case(
     segmenter: Segmenter, read: ReadCase, *, progress: Progress | None = None
 ) -> SegmentedCase:
-    """Segments a scan that has been read."""
-    return SegmentedCase(read=read, result=segmenter.segment(read.scan.volume, progress=progress))
+    """Segments a scan that has been read; a GPU's memory for it is given back."""
+    try:
+        result = segmenter.segment(read.scan.volume, progress=progress, upload=read.upload)
+    finally:
+        if read.upload is not None:
+            read.upload.close()
+    return SegmentedCase(read=read, result=result)
 
 
 def write_case(case: SegmentedCase, names: tuple[str, ...]) -> CaseRecord:

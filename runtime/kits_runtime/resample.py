@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.grid import Box, Grid, Taps, nearest_voxels
 from kits_runtime.manifest.schema import Shape3
 from kits_runtime.volume import Voxels
 
 _PIECE_VOXELS = 2_000_000
-DEVICE_PIECE_VOXELS = 1 << 22  # 16 MiB as float32
 # Leaving voxels out costs a copy of the others, which pays where that is little more than half.
 _WORTH_A_COPY = 0.6
 
@@ -57,36 +55,6 @@ def resample_linear(
     return target
 
 
-def resample_linear_on(source: Any, taps: tuple[Taps, Taps, Taps], arrays: Arrays) -> Any:  # noqa: ANN401
-    """The same on a device: bit for bit what the host computes, in pieces along z."""
-    shape = tuple(len(axis_taps.lower) for axis_taps in taps)
-    target = arrays.xp.empty(shape, np.float32)
-    ratio = max(1.0, source.shape[0] / shape[0])
-    layers = max(1, int(DEVICE_PIECE_VOXELS / max(1, source[0].size) / ratio))
-    for start in range(0, shape[0], layers):
-        piece = taps[0].part(start, start + layers)
-        first, last = int(piece.lower[0]), int(piece.upper[-1])
-        block = source[first : last + 1].astype(np.float32)
-        for axis, own in enumerate((piece.counted_from(first), taps[1], taps[2])):
-            block = interpolate(block, axis, own, arrays)
-        target[start : start + layers] = block
-    return target
-
-
-def resample_nearest_on(
-    source: Any,  # noqa: ANN401
-    grid: Grid,
-    box: Box,
-    *,
-    first: Shape3,
-    arrays: Arrays,
-) -> Any:  # noqa: ANN401
-    """``resample_nearest`` on a device."""
-    for axis, rows in enumerate(nearest_index(grid.shape, grid.scan_shape, box)):
-        source = arrays.xp.take(source, arrays.put(rows.ravel() - first[axis]), axis=axis)
-    return source.astype(np.float32)
-
-
 def without_unread(block: Voxels, axis: int, taps: Taps) -> tuple[Voxels, Taps]:
     """The block without the voxels along one axis that the taps do not read, and taps into that.
 
@@ -119,17 +87,16 @@ def nearest_index(target: Shape3, source: Shape3, box: Box) -> tuple[NDArray[np.
     )
 
 
-def interpolate(block: Any, axis: int, taps: Taps, arrays: Arrays = HOST) -> Any:  # noqa: ANN401
+def interpolate(block: Voxels, axis: int, taps: Taps) -> NDArray[Any]:
     """``block`` interpolated along one axis; the block itself where the taps change nothing."""
-    xp = arrays.xp
     if taps.identity and len(taps.lower) == block.shape[axis]:
         return block
-    lower = xp.take(block, arrays.put(taps.lower), axis=axis)
+    lower = np.take(block, taps.lower, axis=axis)
     if not taps.weight.any():
         return lower
-    upper = xp.take(block, arrays.put(taps.upper), axis=axis)
-    weight = arrays.put(taps.weight.reshape([-1 if a == axis else 1 for a in range(block.ndim)]))
-    xp.subtract(upper, lower, out=upper)
-    xp.multiply(upper, weight, out=upper)
-    xp.add(lower, upper, out=lower)
+    upper = np.take(block, taps.upper, axis=axis)
+    weight = taps.weight.reshape([-1 if a == axis else 1 for a in range(block.ndim)])
+    np.subtract(upper, lower, out=upper)
+    np.multiply(upper, weight, out=upper)
+    np.add(lower, upper, out=lower)
     return lower

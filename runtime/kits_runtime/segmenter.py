@@ -14,12 +14,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from kits_runtime.boxes import Means
 from kits_runtime.bundle import Bundle, Precision, open_bundle
-from kits_runtime.cascade import CascadeResult, Means, run_cascade
+from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
 from kits_runtime.dealing import dealt_out
-from kits_runtime.device_plan import DEFAULT_LIMIT
-from kits_runtime.device_run import NO_CUPY, run_where, where_for
+from kits_runtime.device.plan import DEFAULT_LIMIT
+from kits_runtime.device.run import NO_CUPY, run_where, where_for
+from kits_runtime.device.upload import Upload
 from kits_runtime.engines import (
     Choice,
     Device,
@@ -28,6 +30,7 @@ from kits_runtime.engines import (
     choose_backend,
     open_engine,
 )
+from kits_runtime.engines.batches import gpu_windows_a_call
 from kits_runtime.engines.calibration import calibrate
 from kits_runtime.engines.cuda_driver import gpu_name
 from kits_runtime.engines.gpu_engine import GpuEngine
@@ -98,14 +101,17 @@ class Segmenter:
                 name: stack.enter_context(_opened(bundle, name, net, self._choice, options))
                 for name, net in bundle.manifest.nets.items()
             }
+            self._where = where_for(self._engines, options.device, gpu.max_bytes)
+            self._uploads = self._where.uploads()
+            if self._uploads is not None:
+                stack.callback(self._uploads.close)
             self._life = stack.pop_all()
         self._means = Means(
             memory=Memory(),
             threads=options.threads,
-            turn=threading.Lock(),
+            turn=threading.RLock(),
             at_once={name: engine.spec.at_once for name, engine in self._engines.items()},
         )
-        self._where = where_for(self._engines, options.device, gpu.max_bytes)
 
     @classmethod
     def from_bundle(
@@ -163,12 +169,19 @@ class Segmenter:
             rejected=self._choice.rejected,
         )
 
-    def segment(self, volume: Volume, *, progress: Progress | None = None) -> Segmentation:
+    def begin_upload(self) -> Upload | None:
+        """What a reader may tell of a scan while it is decoded; None where nets run on the host."""
+        return None if self._uploads is None else self._uploads.begin()
+
+    def segment(
+        self, volume: Volume, *, progress: Progress | None = None, upload: Upload | None = None
+    ) -> Segmentation:
         """The labels of a scan: 0 background, then the manifest's classes.
 
         Args:
             volume: A scan, by ``read_scan`` or ``volume_from_array``. It is not changed.
             progress: Called with a stage's name and how much of it is done, 0 to 1.
+            upload: One of ``begin_upload`` that followed while this scan was read.
 
         Raises:
             EngineError: a net failed.
@@ -196,6 +209,7 @@ class Segmenter:
                 stages=self._bundle.manifest.stages,
                 volume=volume,
                 means=self._means,
+                upload=upload,
             )
             total_ms = (time.perf_counter() - start) * 1e3
         record = self._record(volume, result, clock=clock, asked=asked, total_ms=total_ms)
@@ -259,7 +273,10 @@ def default_bundle_path() -> Path:
 
 def _opened(bundle: Bundle, name: str, net: Net, choice: Choice, options: EngineOptions) -> Engine:
     spec = net_spec_from_manifest(name, net)
-    options = dealt_out(options, name, net, bundle.manifest.stages)
+    if choice.on_gpu:
+        options = replace(options, batch=gpu_windows_a_call(net.size_vox))
+    else:
+        options = dealt_out(options, name, net, bundle.manifest.stages)
     precision = _file_precision(net, choice, options)
     if precision == "fp16" and choice.on_gpu:
         options = replace(options, precision="fp16")

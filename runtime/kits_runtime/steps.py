@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.grid import Box, Grid
+from kits_runtime.kernels.calls import Map
 from kits_runtime.manifest.schema import (
     CentreInMask,
     Clip,
@@ -25,12 +26,7 @@ from kits_runtime.manifest.schema import (
     ZScore,
 )
 from kits_runtime.outcome import Outcomes, zeros_stored_as
-from kits_runtime.resample import (
-    resample_linear,
-    resample_linear_on,
-    resample_nearest,
-    resample_nearest_on,
-)
+from kits_runtime.resample import resample_linear, resample_nearest
 from kits_runtime.volume import Volume, Voxels
 
 AIR_HU = -1000.0
@@ -57,29 +53,17 @@ class Region:
     arrays: Arrays = HOST
 
 
-def scanned_region(
-    volume: Volume,
-    grid: Grid,
-    box: Box,
-    *,
-    threads: int | None = None,
-    place: tuple[Arrays, Voxels] | None = None,
-) -> Region:
-    """The scan's own voxels that a box of the grid needs, before any step.
-
-    ``place`` has other arrays than the host's, and the scan there.
-    """
-    arrays, scan = place or (HOST, volume.data)
+def scanned_region(volume: Volume, grid: Grid, box: Box, *, threads: int | None = None) -> Region:
+    """The scan's own voxels that a box of the grid needs, before any step."""
     source = grid.source_box(box)
     return Region(
-        values=scan[source.slices],
+        values=volume.data[source.slices],
         grid=grid,
         box=box,
         source=source,
         on_scan=True,
         air=AIR_HU,
         threads=threads,
-        arrays=arrays,
     )
 
 
@@ -104,25 +88,54 @@ def applied(region: Region, steps: Sequence[Step], outcomes: Outcomes) -> Region
     return replace(region, values=values, own=True)
 
 
-def with_numbers(step: Step, values: Voxels, arrays: Arrays = HOST) -> tuple[Step, ...]:
+def with_numbers(step: Step, values: Voxels) -> tuple[Step, ...]:
     """Steps that do to any values what ``step`` does to these: statistics become numbers."""
+    if not needs_statistics(step):
+        return (step,)
+    return numbers_for(step, _mean_and_std(values))
+
+
+def needs_statistics(step: Step) -> bool:
+    """Whether what a step does depends on mean and standard deviation of the whole region."""
+    return isinstance(step, ClipMeanSigma) or (
+        isinstance(step, ZScore) and (step.mean is None or step.std is None)
+    )
+
+
+def numbers_for(step: Step, mean_and_std: tuple[float, float]) -> tuple[Step, ...]:
+    """Steps with numbers in the place of one that needs statistics."""
+    mean, std = mean_and_std
+    if isinstance(step, ClipMeanSigma):
+        low, high = mean - step.sigma * std, mean + step.sigma * std
+        return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=step.target))
+    return (ZScore(mean=mean, std=std),)
+
+
+def map_of(step: Step) -> Map | None:
+    """What a step does to each value alone: (low, high, origin, gain, offset); None if it does not.
+
+    Values are clipped to low and high, and then become (value - origin) * gain + offset.
+    """
     match step:
-        case ZScore(mean=None) | ZScore(std=None):
-            mean, std = _mean_and_std(values, arrays)
-            return (ZScore(mean=mean, std=std),)
-        case ClipMeanSigma(sigma=sigma, target=target):
-            mean, std = _mean_and_std(values, arrays)
-            low, high = mean - sigma * std, mean + sigma * std
-            return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=target))
+        case Clip(lower_hu=low, upper_hu=high):
+            return (low, high, 0.0, 1.0, 0.0)
+        case Scale(source=(low, high), target=(to_low, to_high)):
+            return (-math.inf, math.inf, low, (to_high - to_low) / (high - low), to_low)
+        case ZScore(mean=float(mean), std=float(std)):
+            return (-math.inf, math.inf, mean, 1 / std, 0.0)
         case _:
-            return (step,)
+            return None
+
+
+def air_after(air: float, changed: Map) -> float:
+    """The value of air after such a change."""
+    low, high, origin, gain, offset = changed
+    return (min(max(air, low), high) - origin) * gain + offset
 
 
 def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
     grid, box = region.grid, region.box
-    if region.arrays.on_device:
-        values = _resampled_on_device(region, step)
-    elif step.interpolation == "nearest":
+    if step.interpolation == "nearest":
         values = resample_nearest(region.values, grid, box, first=region.source.start)
     else:
         taps = [grid.taps(a, box).counted_from(region.source.start[a]) for a in range(3)]
@@ -130,43 +143,30 @@ def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
     return replace(region, values=values, on_scan=False, own=True)
 
 
-def _resampled_on_device(region: Region, step: Resample) -> NDArray[np.float32]:
-    grid, box, arrays = region.grid, region.box, region.arrays
-    start = region.source.start
-    values: NDArray[np.float32]
-    if step.interpolation == "nearest":
-        values = resample_nearest_on(region.values, grid, box, first=start, arrays=arrays)
-    else:
-        z, y, x = (grid.taps(a, box).counted_from(start[a]) for a in range(3))
-        values = resample_linear_on(region.values, (z, y, x), arrays)
-    return values
-
-
-def _clip(region: Region, step: Clip, _: Outcomes) -> Region:
-    low, high = step.lower_hu, step.upper_hu
+def _mapped(region: Region, step: Clip | Scale | ZScore, _: Outcomes) -> Region:
+    """The region after a step that changes each value alone."""
+    if needs_statistics(step):
+        return applied(region, with_numbers(step, region.values), {})
+    changed = map_of(step)
+    assert changed is not None
+    low, high, origin, gain, offset = (np.float32(number) for number in changed)
     values = _writable(region)
-    region.arrays.xp.clip(values, np.float32(low), np.float32(high), out=values)
-    return replace(region, values=values, air=float(np.clip(region.air, low, high)), own=True)
-
-
-def _scale(region: Region, step: Scale, _: Outcomes) -> Region:
-    (low, high), (to_low, to_high) = step.source, step.target
-    return _mapped(region, low, (to_high - to_low) / (high - low), to_low)
-
-
-def _z_score(region: Region, step: ZScore, _: Outcomes) -> Region:
-    if step.mean is None or step.std is None:
-        return applied(region, with_numbers(step, region.values, region.arrays), {})
-    return _mapped(region, step.mean, 1 / step.std, 0.0)
+    if isinstance(step, Clip):
+        region.arrays.xp.clip(values, low, high, out=values)
+    else:
+        values -= origin
+        values *= gain
+        values += offset
+    return replace(region, values=values, air=air_after(region.air, changed), own=True)
 
 
 def _clip_mean_sigma(region: Region, step: ClipMeanSigma, _: Outcomes) -> Region:
-    return applied(region, with_numbers(step, region.values, region.arrays), {})
+    return applied(region, with_numbers(step, region.values), {})
 
 
 def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:
     mask = _mask(region, outcomes, step.of)
-    if region.arrays.on_device:
+    if region.arrays is not HOST:
         inside = region.arrays.put(mask)
         values = region.arrays.xp.where(inside, region.values, region.values.dtype.type(0))
     else:
@@ -189,9 +189,9 @@ def _centre_in_mask(region: Region, step: CentreInMask, outcomes: Outcomes) -> R
 
 STEPS: Mapping[type[Step], Callable[..., Region]] = {
     Resample: _resample,
-    Clip: _clip,
-    Scale: _scale,
-    ZScore: _z_score,
+    Clip: _mapped,
+    Scale: _mapped,
+    ZScore: _mapped,
     ClipMeanSigma: _clip_mean_sigma,
     MultiplyByMask: _multiply_by_mask,
     CentreInMask: _centre_in_mask,
@@ -204,29 +204,21 @@ def _mask(region: Region, outcomes: Outcomes, stage: str) -> NDArray[np.bool_]:
     return outcomes[stage].mask_on(region.grid, region.box)
 
 
-def _mapped(region: Region, origin: float, gain: float, offset: float) -> Region:
-    values = _writable(region)
-    values -= np.float32(origin)
-    values *= np.float32(gain)
-    values += np.float32(offset)
-    return replace(region, values=values, air=(region.air - origin) * gain + offset, own=True)
-
-
 def _writable(region: Region) -> NDArray[np.float32]:
     """The region's values as float32 that may be written: a copy while they are the scan's."""
     values: NDArray[np.float32] = region.values.astype(np.float32, copy=not region.own)
     return values
 
 
-def _mean_and_std(values: Voxels, arrays: Arrays) -> tuple[float, float]:
+def _mean_and_std(values: Voxels) -> tuple[float, float]:
     """The mean and standard deviation; a constant region has 1 for the latter.
 
     Sums are made slice by slice, so that they do not depend on the scan's order in memory.
     """
 
     def mean_of(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
-        planes = (arrays.xp.ascontiguousarray(plane, np.float64) for plane in values)
+        planes = (np.ascontiguousarray(plane, np.float64) for plane in values)
         return sum(float(measure(plane).sum()) for plane in planes) / values.size
 
     mean = mean_of(lambda plane: plane)
-    return mean, math.sqrt(mean_of(lambda plane: arrays.xp.square(plane - mean))) or 1.0
+    return mean, math.sqrt(mean_of(lambda plane: np.square(plane - mean))) or 1.0

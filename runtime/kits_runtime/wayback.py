@@ -12,7 +12,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.arrays import HOST, Arrays
 from kits_runtime.decide import background_scores, labels_from_scores
 from kits_runtime.grid import Box, Grid, Taps
 from kits_runtime.infer import Slab
@@ -21,7 +20,7 @@ from kits_runtime.resample import interpolate
 
 Labels = NDArray[np.uint8]
 Scores = NDArray[np.float32]
-_Rectangle: TypeAlias = tuple[int, int, int, int]
+Rectangle: TypeAlias = tuple[int, int, int, int]
 
 
 class WayBack:
@@ -39,16 +38,13 @@ class WayBack:
         decide: Decide,
         placed: Labels,
         on_scan: Labels | None,
-        arrays: Arrays = HOST,
     ) -> None:
-        self._arrays = arrays
         self._decide = decide
         self._placed = placed
         self._on_scan = on_scan
         self._taps = [grid.taps_back(axis, box) for axis in range(3)]
-        background = arrays.put(background_scores((len(decide.labels), 1, 1), decide))
-        whole = (len(background), *placed.shape[1:])
-        self._background = arrays.xp.broadcast_to(background, whole)
+        background = background_scores((len(decide.labels), 1, 1), decide)
+        self._background = np.broadcast_to(background, (len(background), *placed.shape[1:]))
         self._last_plane: Scores = self._background
         self._received = 0
         self._written = 0
@@ -58,76 +54,23 @@ class WayBack:
         first = self._received
         self._received += slab.depth
         if slab.scores is not None:
-            self._place(slab.scores, self._placed[first : self._received])
+            placed = self._placed[first : self._received]
+            for row, plane in enumerate(placed):  # a plane stays in the cache, a slab does not
+                plane[...] = labels_from_scores(slab.scores[:, row], self._decide)
         if self._on_scan is not None:
             self._write_completed(slab, first, self._on_scan)
         self._last_plane = self._background if slab.scores is None else slab.scores[:, -1].copy()
-
-    def _place(self, scores: Scores, placed: Labels) -> None:
-        if self._arrays.on_device:
-            placed[...] = self._arrays.get(labels_from_scores(scores, self._decide, self._arrays))
-            return
-        for row, plane in enumerate(placed):  # a plane stays in the cache, a slab does not
-            plane[...] = labels_from_scores(scores[:, row], self._decide)
 
     def _write_completed(self, slab: Slab, first: int, on_scan: Labels) -> None:
         upper = self._taps[0].upper
         completed = int(np.searchsorted(upper, self._received, side="left"))
         rows = range(self._written, completed)
         self._written = completed
-        if self._arrays.on_device:
-            self._write_together(rows, slab, first, on_scan)
-            return
         for row in rows:
             self._write_slice(row, slab, first, on_scan)
 
-    def _near_foreground(self, row: int) -> _Rectangle | None:
-        """The rectangle of a scan slice that is interpolated from any foreground."""
-        z = self._taps[0]
-        hit = self._placed[int(z.lower[row])] | self._placed[int(z.upper[row])]
-        y_hit = np.flatnonzero(hit.any(axis=1))
-        if not y_hit.size:
-            return None
-        x_hit = np.flatnonzero(hit.any(axis=0))
-        y = touching(self._taps[1], int(y_hit[0]), int(y_hit[-1]))
-        x = touching(self._taps[2], int(x_hit[0]), int(x_hit[-1]))
-        return (*y, *x)
-
-    def _write_together(self, rows: range, slab: Slab, first: int, on_scan: Labels) -> None:
-        """Writes many slices by few calls of the device: all of them around all rectangles."""
-        found = [(row, self._near_foreground(row)) for row in rows]
-        wanted = [(row, rectangle) for row, rectangle in found if rectangle is not None]
-        at_once = self._arrays.rows_at_once
-        for start in range(0, len(wanted), at_once):
-            self._write_group(wanted[start : start + at_once], slab, first, on_scan)
-
-    def _write_group(
-        self, group: Sequence[tuple[int, _Rectangle]], slab: Slab, first: int, on_scan: Labels
-    ) -> None:
-        arrays, z = self._arrays, self._taps[0]
-        sides = np.array([rectangle for _, rectangle in group])
-        y_start, x_start = (int(sides[:, side].min()) for side in (0, 2))
-        y_stop, x_stop = (int(sides[:, side].max()) for side in (1, 3))
-        y_taps, y_rows = _local(self._taps[1].part(y_start, y_stop))
-        x_taps, x_rows = _local(self._taps[2].part(x_start, x_stop))
-        rows = [row for row, _ in group]
-
-        def planes(indices: NDArray[np.intp]) -> Scores:
-            cut = [self._plane(int(each), slab, first)[:, y_rows, x_rows] for each in indices]
-            stacked: Scores = arrays.xp.stack(cut, axis=1)
-            return stacked
-
-        near = planes(z.lower[rows])
-        weight = arrays.put(z.weight[rows].reshape(1, -1, 1, 1))
-        near += weight * (planes(z.upper[rows]) - near)
-        scores = interpolate(interpolate(near, 2, y_taps, arrays), 3, x_taps, arrays)
-        labels = arrays.get(labels_from_scores(scores, self._decide, arrays))
-        for plane, (row, (y_from, y_to, x_from, x_to)) in zip(labels, group, strict=True):
-            inside = plane[y_from - y_start : y_to - y_start, x_from - x_start : x_to - x_start]
-            on_scan[row, y_from:y_to, x_from:x_to] = inside
-
     def _write_slice(self, row: int, slab: Slab, first: int, on_scan: Labels) -> None:
-        rectangle = self._near_foreground(row)
+        rectangle = near_foreground(self._placed, self._taps, row)
         if rectangle is None:
             return
         z = self._taps[0]
@@ -147,6 +90,22 @@ class WayBack:
         if index < first:
             return self._last_plane
         return self._background if slab.scores is None else slab.scores[:, index - first]
+
+
+def near_foreground(placed: Labels, taps: Sequence[Taps], row: int) -> Rectangle | None:
+    """The rectangle of a scan slice that is interpolated from any foreground: y and x, from and to.
+
+    ``taps`` lead from the scan to ``placed``, the labels on the model's grid.
+    """
+    z, y, x = taps
+    hit = placed[int(z.lower[row])] | placed[int(z.upper[row])]
+    y_hit = np.flatnonzero(hit.any(axis=1))
+    if not y_hit.size:
+        return None
+    x_hit = np.flatnonzero(hit.any(axis=0))
+    y_range = touching(y, int(y_hit[0]), int(y_hit[-1]))
+    x_range = touching(x, int(x_hit[0]), int(x_hit[-1]))
+    return (*y_range, *x_range)
 
 
 def touching(taps: Taps, first: int, last: int) -> tuple[int, int]:

@@ -9,8 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.arrays import HOST, Arrays
-
 Join = Literal["keep_centre", "mean", "gaussian"]
 
 _GAUSSIAN_SIGMA = 0.125
@@ -44,7 +42,7 @@ def padding(length: int, size: int) -> tuple[int, int]:
 
 
 def padded(
-    values: NDArray[np.float32], shape: tuple[int, ...], air: float, arrays: Arrays = HOST
+    values: NDArray[np.float32], shape: tuple[int, ...], air: float
 ) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
     """The values padded with air to hold one window, and where they lie in the result.
 
@@ -58,7 +56,7 @@ def padded(
     )
     if not any(before or after for before, after in sides):
         return values, inner
-    return arrays.xp.pad(values, sides, constant_values=air), inner
+    return np.pad(values, sides, constant_values=air), inner
 
 
 def window_weights(shape: tuple[int, ...], join: Join) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """The check of a GPU machine: a dry run goes the whole way, resumes, and survives what fails."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from nets import conv_softmax_net
 from numpy import ones, zeros
 
 from kits_bench.docs import page_from_records
-from kits_bench.gpu_check import running
+from kits_bench.engine_options import cached_options
+from kits_bench.gpu_check import kernels, running, tasks
 from kits_bench.gpu_check.cli import EXIT_MORE, main
 from kits_bench.gpu_check.gpu_memory import sampled_mib
 from kits_bench.gpu_check.ledger import Ledger
@@ -26,7 +28,9 @@ from kits_bench.gpu_check.plan import Item, Settings, settings_from_plain, sourc
 from kits_bench.gpu_check.subjects import DRY_WINDOW_VOX, sixth_net_path
 from kits_bench.gpu_check.targets import TARGETS, rows_of, table
 from kits_bench.gpu_check.task import answer_of
-from kits_runtime.errors import BackendUnavailableError, UsageError
+from kits_runtime.engines import EngineOptions
+from kits_runtime.errors import BackendUnavailableError, EngineError, UsageError
+from kits_runtime.kernels.twins import launch_twin
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +145,7 @@ def test_the_script_resumes_where_a_kill_ended_it(bundle: Path, tmp_path: Path) 
     child.send_signal(signal.SIGKILL)
     child.wait()
     (first,) = _items(state)
-    assert first == "parity/tiny/reference/dry"
+    assert first == "parity/kernels"
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert first not in told.stderr
     assert _items(state)["parity/tiny/ort-cpu/fp32/dry"]["state"] == "ok"
@@ -426,3 +430,76 @@ open_way(requests[-1])
     answers = json.loads(told.stdout)
     assert [answer["state"] for answer in answers] == ["ok", "ok", "ok", "unrun"]
     assert answers[3]["why"].startswith("a package is missing here")
+
+
+def test_every_measurement_finds_the_engines_that_earlier_ones_built(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[EngineOptions] = []
+    original = tasks.open_engine
+
+    def noted(*given: Any, options: EngineOptions, **named: Any) -> Any:
+        opened.append(options)
+        return original(*given, options=options, **named)
+
+    monkeypatch.setattr(tasks, "open_engine", noted)
+    given = settings(tmp_path, systems=(str(bundle),))
+    item = {"system": str(bundle), "backend": "ort-cpu", "precision": "fp32"}
+    tasks.TASKS["nets"](given, "own", item)
+    assert opened
+    assert {options.engine_cache for options in opened} == {tmp_path / "kept" / "engines"}
+    assert cached_options(precision="fp16").engine_cache == tmp_path / "kept" / "engines"
+
+
+def test_items_keep_engines_beside_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(tmp_path)
+    code = (
+        "import os, sys; {roots!r}; print(os.environ['KITS_CACHE'], file=sys.stderr); sys.exit(1)"
+    )
+    monkeypatch.setattr(running, "_CHILD", code)
+    result = running.run_item(Item(id="a", task="environment"), given, limit_s=60)
+    assert result is not None
+    assert result["why"] == f"its process ended with code 1 ({tmp_path / 'out' / 'cache'})"
+
+
+def test_kernels_are_compared_with_their_twins_and_a_wrong_one_is_named() -> None:
+    facts = kernels.kernel_facts(kernels.TWINS, repeats=1, dry=True)
+    assert set(facts) == {"resample", "gather", "blend", "labels"}
+    assert all(row["values"] > 0 and row["ms"] > 0 for row in facts.values())
+
+    def fused(name: str, items: int, *arguments: Any) -> None:
+        launch_twin(name, items, *arguments)
+        if name == "blend":
+            arguments[-2][0, 3, 4, 5] += 0.5
+
+    wrong = dataclasses.replace(kernels.TWINS, launch=fused)
+    with pytest.raises(EngineError, match=r"kernel blend: 1 of \d+ values differ .* by 0.5 at"):
+        kernels.kernel_facts(wrong, repeats=1, dry=True)
+
+
+def test_an_item_that_built_an_engine_before_it_was_ended_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(tmp_path)
+    built = given.folder / running.ENGINES / "engines" / "net.json"
+
+    def item_that_builds(*_: Any, **__: Any) -> None:
+        if not built.exists():
+            built.parent.mkdir(parents=True)
+            built.write_text("{}")
+
+    monkeypatch.setattr(running, "run_item", item_that_builds)
+    state = ledger(tmp_path)
+    item = Item(id="engines/a", task="engines", resumes=True)
+    assert not running.run_items([item], given, state, budget_s=60, told=lambda _: None)
+    assert state.results() == {}
+    # The second time nothing new is left, so it is stuck and counts as failed.
+    assert running.run_items([item], given, state, budget_s=60, told=lambda _: None)
+    assert state.results()["engines/a"]["state"] == "failed"
+
+
+def test_what_leaves_records_or_engines_as_it_goes_resumes(tmp_path: Path) -> None:
+    items = [item for part in PARTS for item in part.items(settings(tmp_path))]
+    assert {item.task for item in items if item.resumes} == {"engines", "suite"}

@@ -23,7 +23,8 @@ from digital_phantom import (
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from stages import slices, stage, volume
 
-from kits_runtime.cascade import CascadeResult, Means, run_cascade, stages_wanted_on_scan
+from kits_runtime.boxes import Means
+from kits_runtime.cascade import CascadeResult, run_cascade, stages_wanted_on_scan
 from kits_runtime.clock import Clock
 from kits_runtime.errors import EngineError
 from kits_runtime.grid import Box, box_of

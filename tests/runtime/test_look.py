@@ -10,7 +10,7 @@ from scipy import ndimage
 from stages import native_grid, outcome, unhurried, volume
 
 from kits_runtime.grid import Box, Grid, bounding_box, box_of
-from kits_runtime.look import boxes_to_look_at, half_of
+from kits_runtime.look import boxes_to_look_at, half_of, largest_box
 from kits_runtime.manifest.schema import (
     AxisSize,
     Boxes,
@@ -385,3 +385,49 @@ def test_projections_are_filtered_as_by_scipy(
     (box,) = boxes
     expected = Box(tuple(starts), tuple(a + 2 for a in starts))  # type: ignore[arg-type]
     assert box == expected.within(box_of((12, 13, 14)))
+
+
+sizes = st.one_of(
+    st.just(Full()),
+    st.builds(Tight, margin_mm=st.floats(0, 9)),
+    st.builds(Millimetres, length_mm=st.floats(0.1, 30)),
+    st.builds(Voxels, count=st.integers(1, 30)),
+)
+
+
+@unhurried
+@given(
+    size=st.tuples(sizes, sizes, sizes),
+    shape=st.tuples(*[st.integers(2, 14)] * 3),
+    per=st.sampled_from(["all", "side"]),
+    border=st.sampled_from(["clip", "shift"]),
+    otherwise=st.sampled_from(["empty", "whole", "half"]),
+    cut_halves=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_box_is_larger_than_the_largest_that_is_foretold(
+    size: tuple[AxisSize, AxisSize, AxisSize],
+    shape: Shape,
+    per: Any,
+    border: Any,
+    otherwise: Any,
+    cut_halves: bool,
+    seed: int,
+) -> None:
+    look = around(size, per=per, border=border, otherwise=otherwise)
+    rng = np.random.default_rng(seed)
+    found = outcome(rng.random(shape) < rng.choice([0.0, 0.005, 0.1]))
+    grid = Grid(shape, shape, (2.5, 0.7, 0.8))
+    most = largest_box(look, grid)
+    for box in looked_at(look, found, grid=grid, cut_halves=cut_halves):
+        assert all(n <= m for n, m in zip(box.shape, most, strict=True))
+
+
+def test_the_largest_box_by_hand() -> None:
+    grid = Grid((100, 300, 301), (100, 300, 301), (3.0, 1.0, 1.0))
+    box = (Full(), Voxels(count=256), Millimetres(length_mm=10.0))
+    assert largest_box(around(box), grid) == (100, 256, 10)
+    assert largest_box(around(box, per="side", otherwise="half"), grid) == (100, 300, 151)
+    assert largest_box(around(box, otherwise="whole"), grid) == grid.shape
+    assert largest_box(Part(half="posterior"), grid) == (100, 150, 301)
+    assert largest_box(Whole(), grid) == grid.shape

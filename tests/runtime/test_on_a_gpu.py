@@ -1,15 +1,21 @@
 """What only a GPU can show; skipped without one."""
 
+from functools import partial
+
 import nets
 import numpy as np
 import pytest
 from digital_phantom import Levels, manifest_of, nets_of, phantom
 from stages import volume
 
+from kits_bench.gpu_check.kernels import kernel_facts
 from kits_runtime.arrays import cupy_arrays
-from kits_runtime.cascade import Means, run_cascade
+from kits_runtime.boxes import Means
+from kits_runtime.cascade import run_cascade
 from kits_runtime.clock import Clock
-from kits_runtime.device_run import has_cupy
+from kits_runtime.device.place import OnDevice, place_on
+from kits_runtime.device.plan import DevicePlan
+from kits_runtime.device.run import has_cupy
 from kits_runtime.engines import BACKENDS, EngineOptions, NetSpec, open_engine
 from kits_runtime.engines.cuda_driver import visible_gpus
 from kits_runtime.engines.cuda_memory import CudaDevice
@@ -67,12 +73,20 @@ def test_each_backend_computes_what_the_processor_does(backend: str) -> None:
 
 
 @pytest.mark.skipif(not has_cupy(), reason="cupy is not installed")
+def test_each_kernel_gives_its_twin_s_bits() -> None:
+    facts = kernel_facts(cupy_arrays(0, 2 << 30), repeats=1, dry=False)
+    assert len(facts) == 4
+
+
+@pytest.mark.skipif(not has_cupy(), reason="cupy is not installed")
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_every_system_makes_the_same_mask_with_cupy(system: str) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_every_system_makes_the_same_mask_with_cupy(system: str, whole: bool) -> None:
     noise = np.random.default_rng(5).integers(-45, 46, (17, 44, 50)).astype(np.int16)
     data = phantom((17, 44, 50), (9.0, 7.6, 6.7), levels=Levels()).data + noise
     scan, manifest = volume(data, (9.0, 7.6, 6.7)), manifest_of(system, "small")
     arrays = cupy_arrays(0, 2 << 30)
+    plan = DevicePlan(rows_at_once=5, batch=3, scan_rows=6, whole_scan=whole)
 
     def beside(net: RunNet) -> RunNet:
         return lambda patches: arrays.put(net(arrays.get(patches)))
@@ -84,7 +98,7 @@ def test_every_system_makes_the_same_mask_with_cupy(system: str) -> None:
         manifest,
         nets={name: beside(net) for name, net in functions.items()},
         clock=Clock(),
-        means=Means(arrays=arrays),
+        means=Means(place=partial(place_on, OnDevice(arrays=arrays, plan=plan))),
     )
     if system in ("cascaded-vnet", "multistage25d", "resunet-msvnet"):
         # Their statistics are float64 sums in the device's order, so float32 values may differ in

@@ -43,6 +43,7 @@ def _item(task: str, where: tuple[str, Contender, str], case: str | None = None)
         task=task,
         arguments=arguments if case is None else {**arguments, "case": case},
         interpreter=contender.interpreter,
+        resumes=task == "engines",  # those that were built before it was ended are kept
     )
 
 
@@ -51,7 +52,7 @@ def _engines(settings: Settings) -> list[Item]:
 
 
 def _parity(settings: Settings) -> list[Item]:
-    items = []
+    items = [Item(id="parity/kernels", task="kernels", limit_s=200)]
     for system, case in product(settings.systems, settings.parity_cases):
         arguments = {"system": system, "case": case}
         name = f"parity/{short_name(system)}/reference/{case}"
@@ -65,7 +66,7 @@ def _latency(settings: Settings) -> list[Item]:
     for system in settings.headline:
         items += [_item("nets", where) for where in _each(settings, (system,))]
         for way in ("b0", "b1"):
-            arguments = {"system": system, "way": way, "batch": _TORCH_BATCH}
+            arguments = {"system": system, "way": way, "batch": 1 if settings.dry else _TORCH_BATCH}
             name = f"nets/{short_name(system)}/{way}"
             items.append(Item(id=name, task="torch-nets", arguments=arguments))
     for system, first in product(settings.headline, range(0, len(settings.cases), _CASES_A_TURN)):
@@ -95,7 +96,9 @@ def _suite_items(
             "cases": list(cases),
         }
         name = "/".join([mode, short_name(system), where, *(cases if len(cases) == 1 else ())])
-        items.append(Item(id=name, task="suite", arguments=arguments, interpreter=where))
+        items.append(
+            Item(id=name, task="suite", arguments=arguments, interpreter=where, resumes=True)
+        )
     return items
 
 

@@ -81,7 +81,8 @@ def settings_from_plain(plain: Mapping[str, Any]) -> Settings:
 class Item:
     """One thing to measure in a process of its own; ``id`` is its name in the state file.
 
-    An item that ``resumes`` leaves records as it goes, and takes them as done when it runs again.
+    An item that ``resumes`` leaves records or engines as it goes, and takes them as done when it
+    runs again.
     """
 
     id: str
@@ -115,6 +116,7 @@ def code_sha256() -> str:
     digest = hashlib.sha256()
     for root in source_roots():
         for name in PACKAGES:
-            for path in sorted((Path(root) / name).rglob("*.py")):
-                digest.update(path.read_bytes())
+            for path in sorted((Path(root) / name).rglob("*")):
+                if path.suffix in (".py", ".cu"):
+                    digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

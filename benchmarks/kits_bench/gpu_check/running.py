@@ -14,12 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kits_bench.gpu_check.ledger import Ledger, Result
 from kits_bench.gpu_check.plan import Item, Settings, source_roots
 
 Told = Callable[[str], None]
 
+ENGINES = "cache"  # beside the results
 LEAST_S = 5.0  # with less time left, no item is started
 _TAIL = 4000
 # The launcher of an interpreter may set PYTHONPATH itself, so the path travels in the code.
@@ -44,7 +46,7 @@ def run_items(
             told(f"the time budget ended; {len(pending) - place} items are left")
             return False
         limit_s = min(item.limit_s, left_s)
-        before = _records(settings)
+        before = _kept(settings)
         result = run_item(item, settings, limit_s=limit_s)
         if result is None and (_short(place, item, limit_s) or _grew(item, before, settings)):
             told(f"{item.id}: cut short by the time budget; it goes on next time")
@@ -62,12 +64,15 @@ def _short(place: int, item: Item, limit_s: float) -> bool:
 
 
 def _grew(item: Item, before: Mapping[Path, float], settings: Settings) -> bool:
-    """Whether an item that resumes left a record before it was ended."""
-    return item.resumes and _records(settings) != before
+    """Whether an item that resumes left a record, or an engine, before it was ended."""
+    return item.resumes and _kept(settings) != before
 
 
-def _records(settings: Settings) -> Mapping[Path, float]:
-    found = (settings.folder / "records").rglob("*.json")
+def _kept(settings: Settings) -> Mapping[Path, float]:
+    found = [
+        *(settings.folder / "records").rglob("*.json"),
+        *(settings.folder / ENGINES).rglob("*.json"),
+    ]
     return {path: path.stat().st_mtime for path in found}
 
 
@@ -120,8 +125,12 @@ def interpreter_of(item: Item, settings: Settings) -> tuple[str | None, str]:
     return found, ""
 
 
-def _waited(python: str, request: object, log: Path, limit_s: float) -> int | None:
-    """The exit code; None if the process had to be ended, with all that it had started."""
+def _waited(python: str, request: Mapping[str, Any], log: Path, limit_s: float) -> int | None:
+    """The exit code; None if the process had to be ended, with all that it had started.
+
+    Engines are kept beside the results, so that every item finds those that earlier ones built.
+    """
+    kept = Path(request["settings"]["out"]) / ENGINES
     paths = os.pathsep.join(path for path in sys.path if path)
     own = {"PYTHONPATH": paths} if python == sys.executable else {}
     with log.open("wb") as stream:
@@ -130,7 +139,7 @@ def _waited(python: str, request: object, log: Path, limit_s: float) -> int | No
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env={**os.environ, **own},
+            env={**os.environ, **own, "KITS_CACHE": str(kept)},
             start_new_session=True,
         )
         try:

@@ -4,11 +4,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kits_bench.engine_options import batch_for, cached_options
 from kits_bench.gpu_check.environment import environment
 from kits_bench.gpu_check.plan import Facts, Interpreter, Settings
 from kits_bench.gpu_check.subjects import (
@@ -22,7 +24,7 @@ from kits_bench.gpu_check.subjects import (
     sixth_spec,
 )
 from kits_bench.sixth_net import REMARK, samples_per_second
-from kits_runtime.engines import EngineOptions, NetSpec, choose_backend, open_engine
+from kits_runtime.engines import NetSpec, choose_backend, open_engine
 from kits_runtime.engines.engine_cache import EngineCache, cache_folder
 from kits_runtime.errors import BundleError, EngineError
 from kits_runtime.files import replacing
@@ -61,7 +63,7 @@ def _engines(settings: Settings, _interpreter: Interpreter, arguments: Arguments
 
 
 def _segmenter(settings: Settings, arguments: Arguments) -> Segmenter:
-    options = EngineOptions(precision=arguments["precision"])
+    options = cached_options(precision=arguments["precision"])
     bundle = bundle_of(arguments["system"], settings)
     return Segmenter(bundle, backend=arguments["backend"], options=options)
 
@@ -129,10 +131,20 @@ def _difference(found: Any, expected: Any) -> Facts:  # noqa: ANN401 - arrays
 
 def _engine(bundle: Any, spec: NetSpec, arguments: Arguments) -> Any:  # noqa: ANN401
     precision = arguments["precision"]
-    batch = arguments.get("batch", 1)
-    options = EngineOptions(precision=precision, batch=batch)
+    choice = choose_backend(arguments["backend"])
+    options = replace(cached_options(precision=precision), batch=batch_for(choice, spec))
     model = net_bytes(bundle, spec.name, precision)
-    return open_engine(model, spec, backend=arguments["backend"], options=options)
+    return open_engine(model, spec, backend=choice, options=options)
+
+
+def _kernels(settings: Settings, _interpreter: Interpreter, _arguments: Arguments) -> Facts:
+    """Our own kernels against their twins; a dry run has twins in their place."""
+    from kits_bench.gpu_check.kernels import TWINS, kernel_facts
+    from kits_runtime.arrays import cupy_arrays
+    from kits_runtime.device.plan import DEFAULT_LIMIT
+
+    arrays = TWINS if settings.dry else cupy_arrays(0, DEFAULT_LIMIT)
+    return {"kernels": kernel_facts(arrays, repeats=settings.repeats, dry=settings.dry)}
 
 
 def _nets(settings: Settings, _interpreter: Interpreter, arguments: Arguments) -> Facts:
@@ -196,7 +208,7 @@ def _windows(settings: Settings, _interpreter: Interpreter, arguments: Arguments
     path = sixth_net_path(arguments["precision"], Path(settings.cache))
     if not path.is_file():
         raise BundleError(f"{path}: found no graph, expected one that --prepare wrote")
-    options = EngineOptions(precision=arguments["precision"])
+    options = cached_options(precision=arguments["precision"])
     spec = sixth_spec(settings)
     with open_engine(path, spec, backend=arguments["backend"], options=options) as engine:
         patches = seeded_windows(spec, engine.spec.batch)
@@ -268,6 +280,7 @@ TASKS: Mapping[str, Task] = {
     "engines": _engines,
     "reference": _reference,
     "parity": _parity,
+    "kernels": _kernels,
     "nets": _nets,
     "torch-nets": _torch_nets,
     "suite": _suite_mode,

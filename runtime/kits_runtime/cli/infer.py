@@ -21,7 +21,7 @@ from kits_runtime.cli.console import (
 from kits_runtime.cli.report import Reporter, write_summary
 from kits_runtime.cli.telling import add_telling
 from kits_runtime.cohort import CaseOutcome, run_cohort
-from kits_runtime.device_plan import DEFAULT_LIMIT
+from kits_runtime.device.plan import DEFAULT_LIMIT
 from kits_runtime.engines import BACKENDS, Device, EngineOptions
 from kits_runtime.engines.engine_cache import cache_folder
 from kits_runtime.errors import KitsError, UsageError

@@ -33,7 +33,7 @@ class Compute(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a record should say of it, once it is bound."""
+        """What a record should say of it, once it has computed."""
         ...
 
     def bind(self, patches: int, scores: int) -> None:
@@ -67,12 +67,13 @@ class GpuEngine:
             self._sent = device.pinned(most * self._in_bytes).view(self._in_dtype)
             self._got = device.pinned(most * self._out_bytes).view(self._out_dtype)
             compute.bind(self._patches_at, self._scores_at)
-        self._spec = replace(spec, notes=compute.notes)
+        self._spec = spec
 
     @property
     def spec(self) -> EngineSpec:
-        """What this engine is."""
-        return self._spec
+        """What this engine is; notes may come with the first windows."""
+        compute = self._compute
+        return self._spec if compute is None else replace(self._spec, notes=compute.notes)
 
     @property
     def dtypes(self) -> "tuple[np.dtype[Any], np.dtype[Any]]":
@@ -127,6 +128,7 @@ class GpuEngine:
         """Give the net, the memory and the stream back."""
         with self._turn:
             if self._compute is not None:
+                self._spec = self.spec
                 with self._device.current():
                     self._compute.close()
                 self._compute = None

@@ -1,9 +1,11 @@
 """What GPU engines do beyond the promises of all engines, in host memory."""
 
+import ctypes
+
 import nets
 import numpy as np
 import pytest
-from host_device import HostDevice, open_like_tensorrt
+from host_device import HostDevice, open_like_cuda, open_like_tensorrt
 
 from kits_runtime.engines import EngineOptions, NetSpec
 from kits_runtime.engines.ort_cuda import open_session, require_provider
@@ -43,6 +45,50 @@ def test_work_that_cannot_be_recorded_runs_step_by_step_and_the_spec_says_so() -
     assert device.launches == 0
     assert first.startswith("net tiny: batch 2 runs without a CUDA graph (GPU 0: cuStreamEndC")
     assert second.startswith("net tiny: batch 1 runs")
+
+
+def test_a_session_s_run_is_recorded_at_its_first_windows_and_launched_afterwards() -> None:
+    device = HostDevice()
+    with open_like_cuda(IDENTITY, NET, EngineOptions(batch=4), device=device) as engine:
+        # At the first windows of a size the recorded run is launched once, to compare.
+        for count, launches in ((4, 1), (4, 1), (6, 2), (6, 2), (1, 1)):
+            before = device.launches
+            np.testing.assert_array_equal(engine.run(windows(count)), windows(count))
+            assert device.launches - before == launches
+        assert engine.spec.notes == ()
+
+
+class Wrong(HostDevice):
+    """Graphs that compute something else, or that the library cannot make."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(records=kind != "refused")
+        self.places: list[tuple[int, int]] = []
+
+    def launch(self, graph: int) -> None:
+        super().launch(graph)
+        for address, size in self.places:
+            ctypes.memset(address, 0, size)
+
+    def allocate(self, size: int) -> int:
+        address = super().allocate(size)
+        self.places.append((address, size))
+        return address
+
+
+@pytest.mark.parametrize("kind", ["refused", "wrong"])
+def test_a_session_without_a_good_graph_runs_step_by_step_and_the_spec_says_so(kind: str) -> None:
+    device = Wrong(kind)
+    with open_like_cuda(IDENTITY, NET, EngineOptions(batch=2), device=device) as engine:
+        if kind == "wrong":
+            device.places = device.places[1:]  # the graph spoils scores alone
+        for _ in range(2):
+            np.testing.assert_array_equal(engine.run(windows(2)), windows(2))
+        (note,) = engine.spec.notes
+    why = {"refused": "GPU 0: cuStreamEndC", "wrong": "the recorded run gave other scores"}[kind]
+    assert note.startswith(f"net tiny: batch 2 runs without a CUDA graph ({why}")
+    assert engine.spec.notes == (note,)
+    assert device.launches == (kind == "wrong")
 
 
 @pytest.mark.parametrize("batches", [(2, 1), (1,), (3,)])

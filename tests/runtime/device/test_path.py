@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from compiled_kernels import compiled_launch, compiler
 from device_arrays import get, put, strict_arrays
 from digital_phantom import Levels, manifest_of, nets_of, phantom
 from host_device import engine_of
@@ -14,23 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import unhurried, volume
 
-from kits_runtime.arrays import HOST
-from kits_runtime.cascade import CascadeResult, Means, run_cascade
+from kits_runtime.boxes import Means
+from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
-from kits_runtime.device_nets import net_on_device
+from kits_runtime.device.labels import DeviceWayBack
+from kits_runtime.device.nets import net_on_device
+from kits_runtime.device.place import OnDevice, place_on
+from kits_runtime.device.plan import DevicePlan
 from kits_runtime.engines import NetSpec
 from kits_runtime.engines.protocol import net_spec_from_manifest
 from kits_runtime.errors import EngineError
 from kits_runtime.grid import box_of, grid_over
 from kits_runtime.infer import RunNet, Slab
+from kits_runtime.kernels.launching import Launch
+from kits_runtime.kernels.twins import launch_twin
 from kits_runtime.manifest.schema import Argmax, Decide, Resample, Threshold
-from kits_runtime.resample import (
-    resample_linear,
-    resample_linear_on,
-    resample_nearest,
-    resample_nearest_on,
-)
-from kits_runtime.wayback import WayBack
+from kits_runtime.place import HostPlace, LabelsOf
 from kits_trt.systems import SYSTEMS
 
 Array = npt.NDArray[np.float32]
@@ -38,25 +39,45 @@ lengths = st.tuples(*[st.integers(1, 9)] * 3)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def on_device(system: str, scan: Any, rows_at_once: int = 5) -> CascadeResult:
-    manifest, arrays = manifest_of(system, "small"), strict_arrays(rows_at_once)
+PLAN = DevicePlan(rows_at_once=5, batch=3, scan_rows=6)
+
+
+def on_device(
+    system: str, scan: Any, plan: DevicePlan = PLAN, launch: Launch = launch_twin
+) -> CascadeResult:
+    manifest, arrays = manifest_of(system, "small"), strict_arrays(launch)
     functions = nets_of(system)
     nets = {}
     for name, net in manifest.nets.items():
         spec = net_spec_from_manifest(name, net)
         nets[name] = net_on_device(engine_of(spec, functions[name]), arrays)
-    return run_cascade(scan, manifest, nets=nets, clock=Clock(), means=Means(arrays=arrays))
+    place = partial(place_on, OnDevice(arrays=arrays, plan=plan))
+    return run_cascade(scan, manifest, nets=nets, clock=Clock(), means=Means(place=place))
+
+
+@pytest.fixture(
+    params=[
+        "twins",
+        pytest.param("sources", marks=pytest.mark.skipif(compiler() is None, reason="no compiler")),
+    ]
+)
+def launch(request: pytest.FixtureRequest) -> Launch:
+    """The kernels' twins, or their sources compiled for the processor."""
+    return launch_twin if request.param == "twins" else compiled_launch()
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_every_system_makes_the_same_mask_on_a_device(system: str) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_every_system_makes_the_same_mask_on_a_device(
+    system: str, whole: bool, launch: Launch
+) -> None:
     noise = np.random.default_rng(5).integers(-45, 46, (17, 44, 50)).astype(np.int16)
     data = phantom((17, 44, 50), (9.0, 7.6, 6.7), levels=Levels()).data + noise
     scan = volume(data, (9.0, 7.6, 6.7))
     manifest = manifest_of(system, "small")
 
     host = run_cascade(scan, manifest, nets=one_at_a_time(system), clock=Clock())
-    device = on_device(system, scan)
+    device = on_device(system, scan, replace(PLAN, whole_scan=whole), launch)
 
     assert len(np.unique(host.labels)) > 1
     np.testing.assert_array_equal(device.labels, host.labels)
@@ -72,24 +93,6 @@ def one_at_a_time(system: str) -> dict[str, RunNet]:
         return lambda patches: np.concatenate([net(patch[None]) for patch in patches])
 
     return {name: alone(net) for name, net in nets_of(system).items()}
-
-
-@unhurried
-@given(source=lengths, target=lengths, seed=seeds)
-def test_the_device_interpolates_bit_for_bit_as_the_host(
-    source: tuple[int, int, int], target: tuple[int, int, int], seed: int
-) -> None:
-    scan = np.random.default_rng(seed).integers(-1000, 1000, source).astype(np.int16)
-    step = Resample(spacing_mm=(None, None, None), size_vox=target, interpolation="linear")
-    grid = grid_over(source, (1.0, 1.0, 1.0), step)
-    box = box_of(target)
-    z, y, x = (grid.taps(axis, box) for axis in range(3))
-
-    found = get(resample_linear_on(put(scan), (z, y, x), strict_arrays()))
-    nearest = resample_nearest_on(put(scan), grid, box, first=(0, 0, 0), arrays=strict_arrays())
-
-    np.testing.assert_array_equal(found, resample_linear(scan, (z, y, x)))
-    np.testing.assert_array_equal(get(nearest), resample_nearest(scan, grid, box, first=(0, 0, 0)))
 
 
 @unhurried
@@ -116,18 +119,19 @@ def test_slices_written_together_are_those_written_one_by_one(
     scores = rng.standard_normal((len(decide.labels), *model)).astype(np.float32)
     if isinstance(decide, Argmax):
         scores[0] += 1.5
-    arrays = strict_arrays(rows_at_once)
 
-    def labels(where: Any, wrap: Callable[[Array], Any]) -> tuple[Any, Any]:
+    def labels(kind: Any, wrap: Callable[[Array], Any]) -> tuple[Any, Any]:
         placed, on_scan = np.zeros(model, np.uint8), np.zeros(scan, np.uint8)
-        back = WayBack(grid, box, decide=decide, placed=placed, on_scan=on_scan, arrays=where)
+        back = kind(LabelsOf(grid=grid, box=box, decide=decide, placed=placed, on_scan=on_scan))
         for start in range(0, model[0], cut):
             part = scores[:, start : start + cut].copy()
             empty = start == cut  # the second slab is one that nobody was asked about
             back.push(Slab(depth=part.shape[1], scores=None if empty else wrap(part)))
         return placed, on_scan
 
-    for found, expected in zip(labels(arrays, put), labels(HOST, lambda part: part), strict=True):
+    there = partial(DeviceWayBack, arrays=strict_arrays(), rows_at_once=rows_at_once)
+    here = HostPlace(volume=volume(np.zeros((2, 2, 2), np.int16)), threads=1).way_back
+    for found, expected in zip(labels(there, put), labels(here, lambda part: part), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -167,4 +171,3 @@ def test_the_stand_in_for_a_device_lets_no_array_through() -> None:
             attempt()
     with pytest.raises(AssertionError, match="overlap"):
         device[:2] = device[1:]
-    assert replace(strict_arrays(), rows_at_once=2).on_device
