@@ -1,5 +1,6 @@
 """The numbers here are those of the five papers, not of the code: they stand in both places."""
 
+import itertools
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,13 @@ def test_labels_and_overlay_are_the_challenges(name: str, preset: Preset) -> Non
     assert shown - {0} == {1, 2}
 
 
+def small_kinds(name: str, published: list[str]) -> list[str]:
+    """The published steps as the small preset has them: the two differences that ADR 0021 names."""
+    if name == "cascaded-vnet":
+        return [published[0], "clip", *published[1:]]
+    return [kind for kind in published if kind != "centre_in_mask"]
+
+
 @every_system
 def test_the_small_preset_keeps_the_topology(name: str) -> None:
     def topology(system: System) -> object:
@@ -129,11 +137,12 @@ def test_the_small_preset_keeps_the_topology(name: str) -> None:
             for net, shape in system.nets.items()
         }
         windows = [(stage.windows.kind, stage.windows.join) for stage in system.stages]
-        steps = [kinds(stage.steps) for stage in system.stages]
-        return stages, nets, windows, steps, system.overlay, system.labels
+        return stages, nets, windows, system.overlay, system.labels
 
     published, small = SYSTEMS[name]("paper"), SYSTEMS[name]("small")
     assert topology(small) == topology(published)
+    for ours, theirs in zip(small.stages, published.stages, strict=True):
+        assert kinds(ours.steps) == small_kinds(name, kinds(theirs.steps))
     for net, shape in small.nets.items():
         sizes = zip(shape.size_vox, published.nets[net].size_vox, strict=True)
         assert all(ours <= theirs for ours, theirs in sizes)
@@ -379,9 +388,9 @@ def test_resunet_msvnet_keeps_the_largest_tumour_and_lays_it_over_the_kidney() -
 def test_steps_that_scale_start_from_the_window_that_was_clipped_to() -> None:
     for build in SYSTEMS.values():
         for stage in (stage for preset in PRESETS for stage in build(preset).stages):
-            clips = [(s.lower_hu, s.upper_hu) for s in stage.steps if isinstance(s, Clip)]
-            scales = [s.source for s in stage.steps if isinstance(s, Scale)]
-            assert not scales or not clips or scales == clips
+            for before, after in itertools.pairwise(stage.steps):
+                if isinstance(before, Clip) and isinstance(after, Scale):
+                    assert after.source == (before.lower_hu, before.upper_hu)
 
 
 @pytest.fixture
