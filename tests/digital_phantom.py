@@ -87,9 +87,9 @@ def scores_of(*classes: npt.NDArray[np.bool_]) -> Array:
     return np.stack([background, *foreground], axis=1)
 
 
-def nets_of(system: str) -> Mapping[str, RunNet]:
+def nets_of(system: str, preset: Preset = "small") -> Mapping[str, RunNet]:
     """Nets that tell kidney and tumour by the HU that they undo the system's steps to."""
-    return _NETS[system]
+    return _NETS[system] | (_SMALL_NETS.get(system, {}) if preset == "small" else {})
 
 
 def _hu(patches: Array, lower_hu: float, upper_hu: float) -> Array:
@@ -99,10 +99,10 @@ def _hu(patches: Array, lower_hu: float, upper_hu: float) -> Array:
     )
 
 
-# Mean and standard deviation of the whole phantom and of boxes around its kidneys. The latter
-# differ by ten HU between the presets; thresholds lie fifty from what they divide.
-WHOLE_HU = (-496, 500)
-BOX_HU = (-378, 488)
+# Mean and standard deviation of the whole phantom and of boxes around its kidneys; small clips HU
+# before it takes them. Thresholds lie fifty HU from what they divide.
+WHOLE_HU, SMALL_WHOLE_HU = (-496, 500), (-96, 105)
+BOX_HU, SMALL_BOX_HU = (-378, 488), (-70, 103)
 
 
 def _standardised(hu: float, mean_hu: float, std_hu: float) -> float:
@@ -125,12 +125,16 @@ def _hu_by_landmarks(patches: Array) -> Array:
     return np.asarray((middle - body) / (body - air) * 30, np.float32)
 
 
-_NETS: Mapping[str, Mapping[str, RunNet]] = {
-    "cascaded-vnet": {
-        "roi-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(50, *WHOLE_HU)),
-        "kidney-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(50, *BOX_HU)),
-        "tumour-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(160, *BOX_HU)),
-    },
+def _vnets(whole: tuple[int, int], box: tuple[int, int]) -> dict[str, RunNet]:
+    return {
+        "roi-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(50, *whole)),
+        "kidney-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(50, *box)),
+        "tumour-vnet": lambda patches: scores_of(patches[:, 0] > _standardised(160, *box)),
+    }
+
+
+_NETS: Mapping[str, dict[str, RunNet]] = {
+    "cascaded-vnet": _vnets(WHOLE_HU, BOX_HU),
     "resunet-msvnet": {
         "resunet3d": lambda patches: scores_of(_hu(patches, -200, 300) > 50),
         # The kidney's mean is at 45 HU by now: kidney lies below it, tumour far above.
@@ -145,4 +149,10 @@ _NETS: Mapping[str, Mapping[str, RunNet]] = {
         "kidney-unet": lambda patches: (_hu(patches, -100, 300) > 50).astype(np.float32)[:, None],
         "tumour-unet": lambda patches: (_hu(patches, -100, 300) > 160).astype(np.float32)[:, None],
     },
+}
+
+# What small prepares otherwise than its paper.
+_SMALL_NETS: Mapping[str, dict[str, RunNet]] = {
+    "cascaded-vnet": _vnets(SMALL_WHOLE_HU, SMALL_BOX_HU),
+    "resunet-msvnet": {"msvnet": lambda patches: scores_of(_hu(patches, 0, 100) > 160)},
 }

@@ -17,6 +17,7 @@ from kits_runtime.files import replacing
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+LEARNING = "learning"  # records of scripts/prove_learning.py, which are of no machine
 PAGE = ROOT / "docs" / "benchmarks.md"
 README = ROOT / "README.md"
 
@@ -65,8 +66,8 @@ def page_from_records(records: Sequence[tuple[str, Mapping[str, object]]]) -> st
 
 
 def committed_records() -> list[tuple[str, Mapping[str, object]]]:
-    """The records that are committed, by the name of their machine."""
-    paths = sorted(RESULTS.glob("*/*.json"))
+    """The records of kits-bench that are committed, by the name of their machine."""
+    paths = [path for path in sorted(RESULTS.glob("*/*.json")) if path.parent.name != LEARNING]
     return [(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
 

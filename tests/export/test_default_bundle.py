@@ -103,12 +103,16 @@ def test_the_packaged_bundle_is_whole_and_small() -> None:
     assert path.stat().st_size <= 10_000_000
 
 
-def test_the_packaged_bundle_finds_the_kidneys_of_a_phantom_it_never_saw() -> None:
-    patient = draw_patient(99, 3, phase="nephrographic")
-    hu, labels = render(patient, shape=(80, 160, 160), spacing_mm=SPACING_MM)
+def test_the_packaged_bundle_finds_the_kidneys_of_phantoms_it_never_saw() -> None:
     affine = np.zeros((4, 4))
     affine[[2, 1, 0, 3], [0, 1, 2, 3]] = (-SPACING_MM[0], -SPACING_MM[1], -SPACING_MM[2], 1)
+    dices = []
     with Segmenter.from_bundle() as segmenter:
-        found = segmenter.segment(volume_from_array(hu, affine)).labels > 0
-    true = labels > 0
-    assert 2 * (found & true).sum() / (found.sum() + true.sum()) >= 0.8
+        for number in range(3, 8):
+            patient = draw_patient(99, number, phase="nephrographic")
+            hu, labels = render(patient, shape=(80, 160, 160), spacing_mm=SPACING_MM)
+            found = segmenter.segment(volume_from_array(hu, affine)).labels > 0
+            true = labels > 0
+            dices.append(2 * (found & true).sum() / (found.sum() + true.sum()))
+    assert np.median(dices) >= 0.9
+    assert min(dices) >= 0.5

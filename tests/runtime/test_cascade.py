@@ -90,7 +90,7 @@ def results(phantoms: Mapping[str, Phantom]) -> Mapping[tuple[str, str], Cascade
         (system, preset): segmented(
             volume(phantoms[system].data, phantoms[system].spacing_mm),
             manifest_of(system, preset),
-            nets_of(system),
+            nets_of(system, preset),
         )
         for system in SYSTEMS
         for preset in PRESETS
