@@ -75,7 +75,7 @@ def volumes_ml(
     """
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     return {
-        name: np.count_nonzero(labels == value) * voxel_ml
+        name: int(np.count_nonzero(labels == value)) * voxel_ml
         for value, name in enumerate(names)
         if value
     }

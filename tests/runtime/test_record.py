@@ -26,6 +26,7 @@ def test_volumes_are_voxels_times_their_size(order: str) -> None:
     labels = np.zeros((4, 5, 6), np.uint8, order=order)  # type: ignore[call-overload]
     labels[0, 0, :5], labels[2, 3, 4] = 1, 3
     found = volumes_ml(labels, volume(np.zeros((4, 5, 6), np.int16), (2.5, 0.8, 0.5)), NAMES)
+    assert {type(ml) for ml in found.values()} == {float}
     assert found == pytest.approx({"kidney": 5 * 0.001, "tumour": 0, "cyst": 0.001})
 
 
