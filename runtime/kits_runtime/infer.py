@@ -177,8 +177,25 @@ def _patch(
 
 def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator[Slab]:
     values, inner = padded(given.values, windows.shape, given.air)
-    depth = len(values)
-    kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
+
+    def planes(neighbours: NDArray[np.intp]) -> Scores:
+        scores = _planes(given, values, neighbours, (windows, ask))
+        return scores[:, :, inner[1], inner[2]]
+
+    yield from slabs_of_planes(len(values), given.kept, windows, planes)
+
+
+def slabs_of_planes(
+    depth: int,
+    kept: NDArray[np.bool_] | None,
+    windows: Slices,
+    planes: Callable[[NDArray[np.intp]], Scores],
+) -> Iterator[Slab]:
+    """Slabs of a region of ``depth`` slices, some at once; only those ``kept`` are asked about.
+
+    ``planes`` gives the scores (n, class, y, x) of slices whose windows read these (n, depth).
+    """
+    kept = np.ones(depth, np.bool_) if kept is None else kept
     neighbours = neighbour_slices(kept, windows)
     for start in range(0, depth, SLICES_AT_ONCE):
         stop = min(start + SLICES_AT_ONCE, depth)
@@ -186,11 +203,10 @@ def _slice_slabs(given: WindowedInput, windows: Slices, ask: RunNet) -> Iterator
         if not asked.size:
             yield Slab(depth=stop - start, scores=None)
             continue
-        planes = _planes(given, values, neighbours[start + asked], (windows, ask))
-        yield from with_gaps(planes[:, :, inner[1], inner[2]], asked, stop - start)
+        yield from _with_gaps(planes(neighbours[start + asked]), asked, stop - start)
 
 
-def with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
+def _with_gaps(planes: Scores, asked: NDArray[np.intp], depth: int) -> Iterator[Slab]:
     """Slabs of ``depth`` slices in all, of which only ``asked`` have planes (n, class, y, x)."""
     done = 0
     for run in np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 1) + 1):

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from kits_runtime.arrays import Arrays
 from kits_runtime.infer import (
-    SLICES_AT_ONCE,
     RunNet,
     Slab,
     combined_scores,
-    neighbour_slices,
-    with_gaps,
+    slabs_of_planes,
 )
 from kits_runtime.kernels.calls import Answer, blend_into, gathered
 from kits_runtime.manifest.schema import Patches, Shape3, Slices, Stage
@@ -152,17 +150,10 @@ class _Sums:
 
 
 def _slice_slabs(given: DeviceInput, windows: Slices, ask: RunNet) -> Iterator[Slab]:
-    depth = given.shape[0]
-    kept = np.ones(depth, np.bool_) if given.kept is None else given.kept
-    neighbours = neighbour_slices(kept, windows)
-    for start in range(0, depth, SLICES_AT_ONCE):
-        stop = min(start + SLICES_AT_ONCE, depth)
-        asked = np.flatnonzero(kept[start:stop])
-        if not asked.size:
-            yield Slab(depth=stop - start, scores=None)
-            continue
-        scores = _planes(given, neighbours[start + asked], windows, ask)
-        yield from with_gaps(scores, asked, stop - start)
+    def planes(neighbours: NDArray[np.intp]) -> Any:  # noqa: ANN401
+        return _planes(given, neighbours, windows, ask)
+
+    yield from slabs_of_planes(given.shape[0], given.kept, windows, planes)
 
 
 def _planes(given: DeviceInput, slices: NDArray[np.intp], windows: Slices, ask: RunNet) -> Any:  # noqa: ANN401
