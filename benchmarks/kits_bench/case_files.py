@@ -18,7 +18,7 @@ from kits_runtime.nifti import read_scan
 from kits_trt.phantom.cases import Plan, make_cases
 
 SEED = 36
-VERSION = 2  # counts up when the same shape would become another scan
+VERSION = 3  # counts up when the same shape would become another scan
 _FACTS = "case.json"
 
 Told = Callable[[str], None]

@@ -25,7 +25,7 @@ from kits_trt.systems import System, manifest_from_system
 Build = Callable[[Bundle], None]
 
 # Two of the built-in phantoms with tumours; nets of the paper's size take minutes for one.
-_PHANTOMS: Mapping[str, tuple[int, ...]] = {"small": (4, 2), "paper": (4,)}
+_PHANTOMS: Mapping[str, tuple[int, ...]] = {"small": (5, 9), "paper": (5,)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

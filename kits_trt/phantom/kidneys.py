@@ -5,7 +5,7 @@ from the hilum. The label contains parenchyma and collecting system inside the o
 fat of the sinus, as the KiTS label maps do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,7 @@ def _pose(
         height, offset, back = float(rng.uniform(85, 135)), 0.62 * offset, back - 34
     if variant == "atrophic":
         size *= float(rng.uniform(0.55, 0.75))
-    semi = np.array([57.0, 27.5, 31.0]) * size * np.clip(rng.normal(1.0, 0.05, 3), 0.88, 1.14)
+    semi = np.array([57.0, 27.5, 31.0]) * size * np.clip(rng.normal(1.0, 0.08, 3), 0.84, 1.24)
     # Poles: the upper one medial and behind; the hilum looks forwards and to the middle.
     lean, tilt = float(rng.normal(16, 6)), float(rng.normal(12, 6))
     open_front = float(rng.normal(32, 14)) + (40 if variant == "ectopic" else 0)
@@ -140,16 +140,16 @@ def draw_kidney(
         bend=float(rng.uniform(0.15, 0.42)),
         hilum=float(rng.uniform(1.0, 8.0)),
     )
-    fat = float(rng.uniform(0.35, 1.0))
-    sinus, calyces, inner = _sinus(rng, pose, hu, fat)
-    lobed = float(rng.choice([0.5, 1.0, 2.0], p=[0.4, 0.4, 0.2]))
+    sinus, calyces, inner = _hollow(rng, pose, hu)
+    lobed = float(rng.choice([0.5, 1.0, 2.0, 3.2], p=[0.3, 0.35, 0.2, 0.15]))
     return Kidney(
         side=pose.side,
         centre=pose.centre,
         outline=bean,
-        lobes=draw_field(rng, lobed, pitch_mm=float(rng.uniform(13, 20))),
+        lobes=draw_field(rng, lobed, pitch_mm=float(rng.uniform(13, 24))),
         pyramids=draw_field(rng, 1.0, pitch_mm=float(rng.uniform(9, 13))),
         cortex_mm=float(rng.uniform(4.5, 8.0)),
+        lined=bool(rng.random() < 0.5),
         sinus=sinus,
         calyces=calyces,
         inner=inner,
@@ -157,46 +157,70 @@ def draw_kidney(
     )
 
 
-def _sinus(
-    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float], fat: float
+def _hollow(
+    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float]
 ) -> tuple[tuple[Shape, ...], tuple[Shape, ...], tuple[Organ, ...]]:
-    """Sinus fat, calyces and pelvis, and vessels in the sinus."""
-    long, thick, wide = pose.semi_mm
-    core = Ellipsoid(
-        centre=pose.place(0.0, 0.0, -0.42),
-        semi_mm=(0.42 * long * (0.6 + 0.4 * fat), 0.36 * thick * fat, 0.5 * wide),
-        turn=pose.turn,
-    )
-    swollen = float(rng.choice([1.0, 1.5, 2.6], p=[0.7, 0.22, 0.08]))
-    organs: list[Organ] = []
-    calyces: list[Shape] = []
-    tips: list[Point] = []
+    """Sinus fat, calyces and pelvis, and what else lies in the sinus.
+
+    Most kidneys have a sinus full of fat, some only clefts of it between solid parenchyma, and some
+    neither. Where nothing is dilated and nothing opaque, the calyces may be too thin to be seen.
+    """
+    kind = str(rng.choice(["full", "clefts", "solid"], p=[0.5, 0.3, 0.2]))
     hub = pose.place(0.03, 0.05, -0.62)
-    for reach in (-0.5, -0.22, 0.05, 0.3, 0.52):
-        tip = pose.place(
+    swollen = float(rng.choice([1.0, 1.5, 2.6], p=[0.7, 0.22, 0.08]))
+    tips = [
+        pose.place(
             reach + float(rng.normal(0, 0.04)),
             float(rng.normal(0, 0.22)),
             float(rng.uniform(-0.1, 0.16)),
         )
-        tips.append(tip)
-        path = np.array([hub, tip])
-        calyces.extend(tube(path, np.array([1.7, 2.6]) * swollen))
-    ureter = np.array([hub, pose.place(0.2, 0.1, -1.12), pose.place(0.75, 0.3, -1.3)])
-    calyces.extend(tube(ureter, np.array([4.2, 5.0, 2.2]) * (0.7 + 0.3 * swollen)))
-    gate = pose.place(-0.05, -0.1, -1.05)
-    for reach in (-0.3, 0.0, 0.28):
-        tip = pose.place(reach, float(rng.normal(-0.1, 0.15)), -0.12)
-        for piece in tube(np.array([gate, tip]), np.array([2.6, 1.2])):
-            organs.append(Organ(shape=piece, hu=hu["renal_vein"], name="sinus vessel"))
-    for shape in calyces:
-        organs.append(Organ(shape=shape, hu=hu["pelvis"], texture_hu=2, name="pelvis"))
+        for reach in (-0.5, -0.22, 0.05, 0.3, 0.52)
+    ]
+    collapsed = kind != "full" and swollen == 1.0 and rng.random() < 0.5
+    calyces = () if collapsed else tuple(_calyces(pose, hub, tips, swollen))
+    organs = [] if kind == "solid" else list(_vessels(rng, pose, hu))
+    organs += [Organ(shape=s, hu=hu["pelvis"], texture_hu=2, name="pelvis") for s in calyces]
     if rng.random() < 0.08:
         stone = Ellipsoid(
             centre=tips[int(rng.integers(len(tips)))],
             semi_mm=tuple(rng.uniform(1.5, 6.0, 3).tolist()),
         )
         organs.append(Organ(shape=stone, hu=hu["stone"], name="stone"))
-    return (core,), tuple(calyces), tuple(organs)
+    return tuple(_fat(rng, pose, hub, kind)), calyces, tuple(organs)
+
+
+def _fat(rng: np.random.Generator, pose: Pose, hub: Point, kind: str) -> Iterator[Shape]:
+    """The fat of the sinus: a core, or clefts that run from the hilum between the pyramids."""
+    long, thick, wide = pose.semi_mm
+    if kind == "full":
+        fat = float(rng.uniform(0.35, 1.0))
+        yield Ellipsoid(
+            centre=pose.place(0.0, 0.0, -0.42),
+            semi_mm=(0.42 * long * (0.6 + 0.4 * fat), 0.36 * thick * fat, 0.5 * wide),
+            turn=pose.turn,
+        )
+    if kind == "clefts":
+        for _ in range(int(rng.integers(2, 7))):
+            end = pose.place(*rng.normal([0.0, 0.0, -0.1], [0.35, 0.3, 0.15]).tolist())
+            widths = np.array([rng.uniform(1.0, 4.5), rng.uniform(0.8, 2.0)])
+            yield from tube(np.array([hub, end]), widths)
+
+
+def _calyces(pose: Pose, hub: Point, tips: Sequence[Point], swollen: float) -> Iterator[Shape]:
+    """Tubes from the pelvis to the calyces, and the ureter."""
+    for tip in tips:
+        yield from tube(np.array([hub, tip]), np.array([1.7, 2.6]) * swollen)
+    ureter = np.array([hub, pose.place(0.2, 0.1, -1.12), pose.place(0.75, 0.3, -1.3)])
+    yield from tube(ureter, np.array([4.2, 5.0, 2.2]) * (0.7 + 0.3 * swollen))
+
+
+def _vessels(rng: np.random.Generator, pose: Pose, hu: Mapping[str, float]) -> Iterator[Organ]:
+    """Vessels that enter the sinus."""
+    gate = pose.place(-0.05, -0.1, -1.05)
+    for reach in (-0.3, 0.0, 0.28):
+        tip = pose.place(reach, float(rng.normal(-0.1, 0.15)), -0.12)
+        for piece in tube(np.array([gate, tip]), np.array([2.6, 1.2])):
+            yield Organ(shape=piece, hu=hu["renal_vein"], name="sinus vessel")
 
 
 def perirenal_fat(

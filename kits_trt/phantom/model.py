@@ -71,7 +71,10 @@ class Lesion:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kidney:
-    """One kidney: outline, sinus fat taken out of it, calyces that stay in, and what it carries."""
+    """One kidney: outline, sinus fat taken out of it, calyces that stay in, and what it carries.
+
+    Where it is ``lined``, cortex lies along the sinus as well as under the outline.
+    """
 
     side: Side
     centre: Point
@@ -79,6 +82,7 @@ class Kidney:
     lobes: SmoothField
     pyramids: SmoothField
     cortex_mm: float
+    lined: bool = False
     sinus: tuple[Shape, ...] = ()
     calyces: tuple[Shape, ...] = ()
     inner: tuple[Organ, ...] = ()

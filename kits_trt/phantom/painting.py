@@ -137,15 +137,17 @@ def _paint_parenchyma(canvas: Canvas, kidney: Kidney, surfaces: Surfaces, where:
     hu = canvas.patient.hu
     block = canvas.block.crop(where)
     distance = outline_distance(kidney, canvas.patient, block)
+    sinus = sinus_distance(kidney, block) if kidney.sinus else None
+    surface = distance if sinus is None or not kidney.lined else np.maximum(distance, -sinus)
     grain = np.float32(4) * surfaces.grain[where]
     columns = np.clip(np.float32(1.1) - kidney.pyramids.evaluate(block.axes), 0, 1)
-    inner = canvas.alpha(distance + np.float32(kidney.cortex_mm)) * columns
+    inner = canvas.alpha(surface + np.float32(kidney.cortex_mm)) * columns
     value = grain + np.float32(hu["cortex"]) + inner * np.float32(hu["medulla"] - hu["cortex"])
     alpha = canvas.alpha(distance)
-    if not kidney.sinus:
+    if sinus is None:
         _blend(canvas, where, alpha, value)
         return
-    fat = canvas.alpha(sinus_distance(kidney, block))
+    fat = canvas.alpha(sinus)
     _blend(canvas, where, alpha * (1 - fat), value)
     _blend(canvas, where, fat, grain + np.float32(hu["fat"]))
 

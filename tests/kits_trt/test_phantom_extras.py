@@ -8,6 +8,8 @@ import pytest
 from kits_trt.phantom import draw_patient, render
 from kits_trt.phantom.fields import Axes
 from kits_trt.phantom.model import Breath, Metal, Organ
+from kits_trt.phantom.painting import outline_distance, sinus_distance
+from kits_trt.phantom.rendering import Grid
 from kits_trt.phantom.shapes import Ellipsoid
 from kits_trt.phantom.space import Space
 
@@ -98,6 +100,37 @@ def test_many_patients_show_every_variant_and_most_have_a_tumour() -> None:
         "nephrographic",
         "excretory",
     }
+
+
+def test_kidneys_have_a_sinus_full_of_fat_or_clefts_of_it_or_none() -> None:
+    kidneys = [kidney for case in range(120) for kidney in draw_patient(7, case).kidneys]
+    pieces = np.array([len(kidney.sinus) for kidney in kidneys])
+    for kind, share in ((pieces == 1, 0.5), (pieces > 1, 0.3), (pieces == 0, 0.2)):
+        assert np.mean(kind) == pytest.approx(share, abs=0.08)
+    # Calyces are seen in every kidney with a full sinus, and in most of the others.
+    seen = np.array([bool(kidney.calyces) for kidney in kidneys])
+    assert seen[pieces == 1].all()
+    assert 0.5 < np.mean(seen[pieces != 1]) < 0.8
+
+
+def test_cortex_lies_along_the_sinus_of_a_lined_kidney_alone() -> None:
+    patient = draw_patient(7, 4, phase="arterial")
+    full = next(kidney for kidney in patient.kidneys if len(kidney.sinus) == 1)
+    means = {}
+    for lined in (True, False):
+        bare = replace(full, lined=lined, inner=(), lesions=(), calyces=())
+        alone = replace(patient, kidneys=(bare,), organs=(), metal=None)
+        z, y, x = full.centre
+        grid = Grid(shape=(45, 45, 45), spacing_mm=(2.0, 2.0, 2.0), centre_mm=(z, y, x))
+        hu, _ = render(alone, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=(z, y, x))
+        block = Space.of(alone).block(grid.axes())
+        depth = -outline_distance(full, alone, block)
+        off_sinus = sinus_distance(full, block)
+        rim = (depth > full.cortex_mm + 4) & (off_sinus > 1.5) & (off_sinus < 3.5)
+        assert rim.sum() > 50
+        means[lined] = float(hu[rim].mean())
+    cortex, medulla = patient.hu["cortex"], patient.hu["medulla"]
+    assert means[True] - means[False] > 0.3 * (cortex - medulla) > 10
 
 
 def test_gas_lies_in_front_of_its_level_inside_the_wall() -> None:
