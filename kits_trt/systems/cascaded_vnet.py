@@ -32,6 +32,8 @@ from kits_trt.systems.recipe import (
     Constant,
     Crops,
     Dice,
+    FocalDice,
+    Loss,
     RandomSplit,
     Recipe,
     Sgd,
@@ -45,7 +47,12 @@ BOX_VOX = {"paper": 256, "small": 64}
 SIGMA = 0.25
 EPOCHS = {"roi-vnet": 47, "kidney-vnet": 47, "tumour-vnet": 56}
 NOISE_HU = 20.0
-SMALL_SMOOTH_VOX = 50.0  # two millilitres
+# By Dice alone a tumour net floods the kidney: boxes without a tumour hardly tell it to stop.
+SMALL_LOSS: Mapping[str, Loss] = {
+    "roi-vnet": Dice(smooth_vox=50.0),  # two millilitres
+    "kidney-vnet": Dice(smooth_vox=50.0),
+    "tumour-vnet": FocalDice(gamma=0.0, weights=(1.0, 3.0), smooth_vox=200.0),
+}
 SMALL_HU = (-200.0, 300.0)  # or air sets the scale, and a kidney differs from a liver by 0.05
 
 
@@ -123,7 +130,7 @@ def _recipe(net: str, preset: Preset, *, stage: str, target: Mapping[int, int]) 
         if published
         else Crops(per_case=1, foreground_share=0.5),
         augment=(Augment(change=Noise(up_to_hu=NOISE_HU)),),
-        loss=Dice() if published else Dice(smooth_vox=SMALL_SMOOTH_VOX),
+        loss=Dice() if published else SMALL_LOSS[net],
         optimiser=Sgd(learning_rate=1e-3, momentum=0.9, weight_decay=0.01)
         if published
         else Adam(learning_rate=2e-3, weight_decay=0.01, decoupled=True),

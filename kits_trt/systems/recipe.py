@@ -104,6 +104,8 @@ class BceDice:
 class FocalDice:
     """Focal loss of this ``gamma`` plus a Dice loss in which each class has a weight.
 
+    With a ``gamma`` of 0 the focal loss is a weighted cross-entropy.
+
     ``smooth_vox`` as in ``Dice``.
     """
 
