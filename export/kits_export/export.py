@@ -9,7 +9,13 @@ from typing import Literal
 
 from kits_export.card import card_of, provenance_of
 from kits_export.findings import REPORT_NAME, Finding, parity_links, report, unverified
-from kits_export.masks import Labels, VerifyCase, disagreements, phantom_cases
+from kits_export.masks import (
+    PHANTOM_PLANE_VOX,
+    Labels,
+    VerifyCase,
+    disagreements,
+    phantom_cases,
+)
 from kits_export.onnx_from_torch import OPSET
 from kits_export.parity import Gates, Progress, Subject, require_parity
 from kits_export.place import check_place, staged
@@ -20,12 +26,14 @@ from kits_runtime.bundle import Bundle, Precision, open_bundle
 from kits_runtime.errors import ParityError
 from kits_runtime.manifest.schema import Card, Manifest, Provenance
 from kits_runtime.segmenter import Segmenter
-from kits_trt.systems import System, manifest_from_system
+from kits_trt.systems import Preset, System, manifest_from_system
 
 Build = Callable[[Bundle], None]
 
 # Two of the built-in phantoms with tumours; nets of the paper's size take minutes for one.
-_PHANTOMS: Mapping[str, tuple[int, ...]] = {"small": (5, 9), "paper": (5,)}
+_PHANTOMS: Mapping[Preset, tuple[int, ...]] = {"small": (5, 9), "paper": (5,)}
+# These windows take two TFLOP each and keep their size in mm: 200 mm hold 16 of them, 300 mm 33.
+_NARROW_VOX: Mapping[tuple[str, Preset], int] = {("cascaded-vnet", "paper"): 80}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +88,7 @@ def export_bundle(
         require_half_weights(trained, where="checkpoint")
     with staged(out) as place:
         forms = _forms(trained, options, progress)
-        verify = tuple(cases) or phantom_cases(_PHANTOMS[trained.system.preset])
+        verify = tuple(cases) or _built_in(trained.system)
         subject = Subject(forms=forms, manifest=_bare_manifest(trained.system), cases=verify)
         verified = require_parity(subject, options.gates, progress=progress)
         findings = verified.findings
@@ -101,6 +109,11 @@ def export_bundle(
         if build is not None:
             build(open_bundle(place))
     return Exported(manifest=manifest, findings=findings)
+
+
+def _built_in(system: System) -> tuple[VerifyCase, ...]:
+    plane_vox = _NARROW_VOX.get((system.name, system.preset), PHANTOM_PLANE_VOX)
+    return phantom_cases(_PHANTOMS[system.preset], plane_vox=plane_vox)
 
 
 def _forms(

@@ -25,7 +25,7 @@ Labels = NDArray[np.uint8]
 
 PHANTOM_SEED = 2024
 # 300 mm wide: both kidneys, and few enough windows for nets of the paper's size.
-PHANTOM_SHAPE, PHANTOM_SPACING_MM = (48, 120, 120), (5.0, 2.5, 2.5)
+PHANTOM_SLICES, PHANTOM_PLANE_VOX, PHANTOM_SPACING_MM = 48, 120, (5.0, 2.5, 2.5)
 _HALF_A_HU = 0.5
 
 
@@ -61,9 +61,11 @@ def cases_from(source: Path) -> tuple[VerifyCase, ...]:
     return tuple(VerifyCase(name=case.name, volume=read_scan(case.scan).volume) for case in found)
 
 
-def phantom_cases(numbers: Iterable[int]) -> tuple[VerifyCase, ...]:
+def phantom_cases(
+    numbers: Iterable[int], *, plane_vox: int = PHANTOM_PLANE_VOX
+) -> tuple[VerifyCase, ...]:
     """Built-in phantoms: small scans with two kidneys and a tumour."""
-    return tuple(_phantom(number) for number in numbers)
+    return tuple(_phantom(number, plane_vox) for number in numbers)
 
 
 def masks_of(case: VerifyCase, manifest: Manifest, nets: Mapping[str, RunNet]) -> Labels:
@@ -94,8 +96,9 @@ def disagreements(
     return tuple(rows)
 
 
-def _phantom(number: int) -> VerifyCase:
+def _phantom(number: int, plane_vox: int) -> VerifyCase:
     patient = draw_patient(PHANTOM_SEED, number, phase="nephrographic")
-    hu, _ = render(patient, shape=PHANTOM_SHAPE, spacing_mm=PHANTOM_SPACING_MM)
+    shape = (PHANTOM_SLICES, plane_vox, plane_vox)
+    hu, _ = render(patient, shape=shape, spacing_mm=PHANTOM_SPACING_MM)
     volume = volume_from_array(hu, kits_affine(PHANTOM_SPACING_MM))
     return VerifyCase(name=f"phantom-{PHANTOM_SEED}-{number}", volume=volume)

@@ -16,8 +16,9 @@ from trained_nets import Bright, case, scaled_to, trained
 import kits_export.sides as sides
 from kits_export.export import ExportOptions, export_bundle
 from kits_export.masks import (
+    PHANTOM_PLANE_VOX,
     PHANTOM_SEED,
-    PHANTOM_SHAPE,
+    PHANTOM_SLICES,
     PHANTOM_SPACING_MM,
     phantom_cases,
 )
@@ -231,10 +232,14 @@ def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_built_in_phantoms_show_two_kidneys_and_a_tumour() -> None:
-    (found,) = phantom_cases([5])
-    patient = draw_patient(PHANTOM_SEED, 5, phase="nephrographic")
-    hu, labels = render(patient, shape=PHANTOM_SHAPE, spacing_mm=PHANTOM_SPACING_MM)
+@pytest.mark.parametrize(
+    ("number", "plane_vox"), [(5, PHANTOM_PLANE_VOX), (9, PHANTOM_PLANE_VOX), (5, 80)]
+)
+def test_the_built_in_phantoms_show_two_kidneys_and_a_tumour(number: int, plane_vox: int) -> None:
+    (found,) = phantom_cases([number], plane_vox=plane_vox)
+    patient = draw_patient(PHANTOM_SEED, number, phase="nephrographic")
+    shape = (PHANTOM_SLICES, plane_vox, plane_vox)
+    hu, labels = render(patient, shape=shape, spacing_mm=PHANTOM_SPACING_MM)
     np.testing.assert_array_equal(found.volume.data, hu)
     middle = labels.shape[2] // 2
     assert min((labels[..., :middle] == 1).sum(), (labels[..., middle:] == 1).sum()) > 1000
