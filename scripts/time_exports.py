@@ -2,7 +2,7 @@
 
 ``python scripts/time_exports.py small unet3d cascaded-vnet``, or ``... small`` for all five.
 
-Weights are drawn by a seed and the normalisations have seen noise once, so masks mean nothing and
+Weights are drawn by a seed and the normalisations have seen blocks once, so masks mean nothing and
 ``--allow-unverified`` is given; what is computed is what a trained system's export computes. Each
 run adds a line to ``benchmarks/results/exports/<machine>.jsonl``.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kits_bench.machine import machine_facts, machine_name
 from kits_trt.nets import SYSTEM_NETS, SegmentationNet, build_net, net_for
@@ -26,6 +27,7 @@ from kits_trt.train.checkpoint import write_system_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "exports"
+BLOCK_VOX = 16
 COMMAND = "import sys; from kits_export.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -45,7 +47,7 @@ def main() -> int:
         with (options.results / f"{machine_name()}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
         print(f"{system} {options.preset}: {told['seconds']} s, {told['peak_rss_mb']} MB, "
-              f"exit code {told['exit_code']}")  # fmt: skip
+              f"exit code {told['exit_code']}: {told['last_words']}")  # fmt: skip
     return worst
 
 
@@ -77,15 +79,21 @@ def _measured(system: str, preset: str, folder: Path) -> dict[str, object]:
 
 
 def drawn_net(system: str, name: str, preset: str) -> SegmentationNet:
-    """A net with weights by a seed whose normalisations have seen noise."""
+    """A net with weights by a seed whose normalisations have seen coarse blocks.
+
+    After some layers noise voxel by voxel has next to no variance left: scaled by that, a scan's
+    edges would reach logits in the thousands, where float32 itself moves scores.
+    """
     torch.manual_seed(7)
     net = build_net(name, preset)
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d)]
     for layer in norms:
         layer.momentum = None  # the mean over all batches: here of one
     if norms:
+        channels, *window = net_for(system, name, preset).patch_shape
+        blocks = torch.rand((2, channels, *(max(2, size // BLOCK_VOX) for size in window)))
         with torch.no_grad():
-            net.train()(torch.rand((2, *net_for(system, name, preset).patch_shape)))
+            net.train()(functional.interpolate(blocks, size=window))
     return net.eval()
 
 

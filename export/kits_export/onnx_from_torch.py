@@ -25,6 +25,7 @@ INPUT_NAME = "patches"
 OUTPUT_NAME = "scores"
 BATCH_AXIS = "batch"
 _EXPORTED_OPSET = 18
+_EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")  # their loggers
 
 
 def onnx_from_net(net: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelProto:
@@ -79,16 +80,17 @@ def program_from_net(net: nn.Module, *, input_shape: tuple[int, ...]) -> torch.o
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's remarks on optional packages and on torch's own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence the exporter's remarks on optional packages, on its passes and on deprecations."""
+    levels = {name: logging.getLogger(name).level for name in _EXPORTERS}
+    for name in _EXPORTERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:
