@@ -84,12 +84,12 @@ def _recorded(options: argparse.Namespace, run: Path, *, seconds: float) -> int:
     name = f"{options.system}-seed{options.seed}"
     options.results.mkdir(parents=True, exist_ok=True)
     told = {
+        **record,
         "kind": "learning",
         "dice_above_fixed_mask": reached,
         "needed": NEEDED_ABOVE_FIXED,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 1),  # of all nets; the run's own are those of the last one
         "machine": machine_facts(),
-        **record,
     }
     (options.results / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
     shutil.copyfile(run / "curves.png", options.results / f"{name}.png")
