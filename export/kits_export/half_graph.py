@@ -62,10 +62,11 @@ def half_from_float(
         ParityError: A weight of a half node is beyond half precision.
     """
     _require_nodes(model.graph, keep_float)
+    tiles = _tiles_of_planes(model.graph)
     kept = [
         node
         for node in model.graph.node
-        if node.op_type not in half_operators or node.name in keep_float
+        if node.op_type not in half_operators or node.name in keep_float or node.name in tiles
     ]
     types = _planned(model, kept={node.output[0] for node in kept})
     nodes, weights = list(_nodes(model.graph, types)), list(_weights(model.graph, types))
@@ -80,6 +81,16 @@ def half_from_float(
             end.type.tensor_type.elem_type = _HALF
     onnx.checker.check_model(result, full_check=True)
     return HalfGraph(model=result, float_nodes=tuple(node.name for node in kept))
+
+
+def _tiles_of_planes(graph: onnx.GraphProto) -> set[str]:
+    """Poolings that are the first half of a plane's mean; they stay float32 as the second does."""
+    means = {node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"}
+    return {
+        node.name
+        for node in graph.node
+        if node.op_type == "AveragePool" and node.output[0] in means
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

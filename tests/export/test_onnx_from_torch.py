@@ -10,8 +10,9 @@ from exported_nets import NAMES, exported, lively_net, settled_net
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from kits_export.half_graph import half_from_float
 from kits_export.half_storage import store_weights_as_half, widen_weights
-from kits_export.onnx_from_torch import onnx_from_net, weights_by_name
+from kits_export.onnx_from_torch import INPUT_NAME, onnx_from_net, weights_by_name
 from kits_export.torch_parity import require_torch_parity, score_difference
 from kits_runtime.engines.ort_cpu import import_onnxruntime
 from kits_runtime.errors import BundleError, ParityError
@@ -41,6 +42,25 @@ class Spread(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         return patches.amax(dim=1, keepdim=True)
+
+
+class Squeezing(nn.Module):
+    """Planes behind a convolution, scaled by their means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(2, 16, 3, padding=1)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        planes = self.convolution(patches)
+        return planes * planes.mean((2, 3), keepdim=True)
+
+
+def scores_of(model: onnx.ModelProto, patches: np.ndarray) -> np.ndarray:
+    ort = import_onnxruntime()
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT_NAME: patches})[0]
 
 
 def conv_model(weights: np.ndarray) -> onnx.ModelProto:
@@ -87,6 +107,30 @@ def test_the_papers_nets_keep_scores_size_and_bytes_too(name: str) -> None:
     content = model.SerializeToString()
     assert weights < len(content) <= 1.05 * weights + 64 * 1024
     assert onnx_from_net(net, input_shape=shape).SerializeToString() == content
+
+
+def test_the_mean_of_a_large_plane_is_as_exact_as_float32_allows() -> None:
+    shape, net = (2, 512, 384), Squeezing()
+    model = onnx_from_net(net, input_shape=shape)
+    pools = [node for node in model.graph.node if "Pool" in node.op_type]
+    assert [node.op_type for node in pools] == ["AveragePool", "GlobalAveragePool"]
+    patches = np.full((1, *shape), 0.45, np.float32)  # as around a mask: every sum rounds one way
+    with torch.inference_mode():
+        exact = net.double()(torch.from_numpy(patches).double()).numpy()
+    assert np.abs(scores_of(model, patches) - exact).max() < 2e-5 * np.abs(exact).max()
+    # Behind a convolution one pooling of the whole plane is further off: the tiles are for that.
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    whole.graph.node.remove(next(n for n in whole.graph.node if n.op_type == "AveragePool"))
+    pool = next(node for node in whole.graph.node if node.op_type == "GlobalAveragePool")
+    pool.input[0] = pools[0].input[0]
+    assert np.abs(scores_of(whole, patches) - exact).max() > 1e-4 * np.abs(exact).max()
+    assert half_from_float(model).float_nodes == tuple(node.name for node in pools)
+
+
+def test_the_mean_of_a_small_plane_is_one_pooling() -> None:
+    model = onnx_from_net(Squeezing(), input_shape=(2, 96, 96))
+    assert [node.op_type for node in model.graph.node] == ["Conv", "GlobalAveragePool", "Mul"]
 
 
 @pytest.mark.parametrize("name", NAMES)
