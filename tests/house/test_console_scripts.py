@@ -44,11 +44,12 @@ except BaseException as error:
 """
 
 
-def importing(name: str, *, before: str = "") -> "subprocess.Popen[str]":
-    """A command that has begun to import its array library."""
+def importing(name: str, folder: Path, *, before: str = "") -> "subprocess.Popen[str]":
+    """A command that has begun to import its array library; what it may leave lies in a folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", before + SLOW, SCRIPTS[name]],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -60,16 +61,20 @@ def importing(name: str, *, before: str = "") -> "subprocess.Popen[str]":
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_signal_during_the_imports_is_one_line_and_130(name: str, kind: signal.Signals) -> None:
-    process = importing(name)
+def test_a_signal_during_the_imports_is_one_line_and_130(
+    name: str, kind: signal.Signals, tmp_path: Path
+) -> None:
+    process = importing(name, tmp_path)
     process.send_signal(kind)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, f"{name}: interrupted\n")
 
 
-def test_a_signal_that_the_caller_ignores_stays_ignored_during_the_imports() -> None:
+def test_a_signal_that_the_caller_ignores_stays_ignored_during_the_imports(
+    tmp_path: Path,
+) -> None:
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    process = importing("kits-infer", before=ignore)
+    process = importing("kits-infer", tmp_path, before=ignore)
     process.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.3)
