@@ -154,5 +154,4 @@ _NETS: Mapping[str, dict[str, RunNet]] = {
 # What small prepares otherwise than its paper.
 _SMALL_NETS: Mapping[str, dict[str, RunNet]] = {
     "cascaded-vnet": _vnets(SMALL_WHOLE_HU, SMALL_BOX_HU),
-    "resunet-msvnet": {"msvnet": lambda patches: scores_of(_hu(patches, 0, 100) > 160)},
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kits_runtime.grid import Box, Grid, bounding_box, box_of, grid_over
 from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
-    CentreInMask,
+    MaskStep,
     MultiplyByMask,
     Resample,
     Slices,
@@ -100,7 +100,7 @@ def _postponed(cached: Sequence[Step]) -> str | None:
 def _masks_read(sight: _Sight, box: Box) -> dict[str, PieceMask]:
     """The masks that the steps left for a sample read."""
     steps = sight.view.steps_left
-    names = {step.of for step in steps if isinstance(step, MultiplyByMask | CentreInMask)}
+    names = {step.of for step in steps if isinstance(step, MaskStep)}
     insides = {name: sight.outcomes[name].mask_on(sight.grid, box) for name in sorted(names)}
     return {
         name: PieceMask(share=inside.astype(np.float16), inside=inside)
@@ -157,7 +157,7 @@ def _numbered(region: Region, steps: Sequence[Step], outcomes: Outcomes) -> tupl
     """The steps with statistics of the region as numbers; the region's values are used up."""
     numbered: list[Step] = []
     for step in steps:
-        fixed = with_numbers(step, region.values)
+        fixed = with_numbers(step, region, outcomes)
         region = applied(region, fixed, outcomes)
         numbered += fixed
     return tuple(numbered)

@@ -9,8 +9,9 @@ Ours: the HU windows and the two largest kidney components, of which the paper s
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
 kidney on a coarser grid, takes the five slices from the volume, keeps tumours from half a
-millilitre, and leaves HU as they are: brought to 45 slice by slice, a slice through a tumour alone
-looks like one through a kidney alone.
+millilitre, and brings a whole kidney to 45 HU rather than each slice: a slice through a tumour
+alone would look like one through a kidney alone. All else moves along, so that the value outside
+the mask still tells how bright that kidney was.
 """
 
 from kits_runtime.manifest.schema import (
@@ -19,6 +20,7 @@ from kits_runtime.manifest.schema import (
     AxisFloats,
     Boxes,
     CentreInMask,
+    CentreOnMask,
     Clean,
     Clip,
     DropSmall,
@@ -68,7 +70,7 @@ KIDNEY_SLICE_MM = {"paper": 2.0, "small": 3.0}
 KIDNEY_HU = (-200.0, 300.0)
 
 NEIGHBOURS = 5
-TUMOUR_PLANE_VOX = {"paper": 512, "small": 96}
+TUMOUR_PLANE_VOX = {"paper": 512, "small": 64}
 TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
@@ -160,14 +162,14 @@ def _tumour(preset: Preset) -> Stage:
 
 def _tumour_steps(preset: Preset) -> tuple[Step, ...]:
     lower_hu, upper_hu = TUMOUR_HU[preset]
-    centre = CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
-    return (
-        MultiplyByMask(of="kidney"),
-        _tumour_grid(preset),
-        *((centre,) if preset == "paper" else ()),
-        Clip(lower_hu=lower_hu, upper_hu=upper_hu),
-        Scale(source=(lower_hu, upper_hu), target=(lower_hu / UNIT_HU, upper_hu / UNIT_HU)),
-    )
+    mask = MultiplyByMask(of="kidney")
+    clip = Clip(lower_hu=lower_hu, upper_hu=upper_hu)
+    scale = Scale(source=(lower_hu, upper_hu), target=(lower_hu / UNIT_HU, upper_hu / UNIT_HU))
+    if preset == "paper":
+        per_slice = CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
+        return (mask, _tumour_grid(preset), per_slice, clip, scale)
+    per_kidney = CentreOnMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
+    return (_tumour_grid(preset), clip, mask, per_kidney, scale)
 
 
 def _tumour_look(preset: Preset) -> Look:

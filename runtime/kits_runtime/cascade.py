@@ -18,8 +18,7 @@ from kits_runtime.infer import RunNet
 from kits_runtime.join import NOWHERE, union
 from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
-    CentreInMask,
-    MultiplyByMask,
+    MaskStep,
     Overlap,
     Resample,
     Stage,
@@ -101,7 +100,7 @@ def stages_wanted_on_scan(manifest: Staged) -> set[str]:
         if stage.clean_on == "scan":
             wanted.add(stage.name)
             wanted.update(item.of for item in stage.clean if isinstance(item, Overlap))
-        masks = (step for step in stage.steps if isinstance(step, MultiplyByMask | CentreInMask))
+        masks = (step for step in stage.steps if isinstance(step, MaskStep))
         wanted.update(step.of for step in masks)
     return wanted
 

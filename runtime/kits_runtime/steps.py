@@ -17,8 +17,10 @@ from kits_runtime.grid import Box, Grid
 from kits_runtime.kernels.calls import Map
 from kits_runtime.manifest.schema import (
     CentreInMask,
+    CentreOnMask,
     Clip,
     ClipMeanSigma,
+    MaskStep,
     MultiplyByMask,
     Resample,
     Scale,
@@ -88,27 +90,43 @@ def applied(region: Region, steps: Sequence[Step], outcomes: Outcomes) -> Region
     return replace(region, values=values, own=True)
 
 
-def with_numbers(step: Step, values: Voxels) -> tuple[Step, ...]:
-    """Steps that do to any values what ``step`` does to these: statistics become numbers."""
+def with_numbers(step: Step, region: Region, outcomes: Outcomes) -> tuple[Step, ...]:
+    """Steps that do to any region what ``step`` does to this one: statistics become numbers."""
     if not needs_statistics(step):
         return (step,)
-    return numbers_for(step, _mean_and_std(values))
+    if isinstance(step, CentreOnMask):
+        mean = _mean_inside(region.values, mask_of(region, step, outcomes))
+        return numbers_for(step, (mean, 1.0))
+    return numbers_for(step, _mean_and_std(region.values))
 
 
 def needs_statistics(step: Step) -> bool:
     """Whether what a step does depends on mean and standard deviation of the whole region."""
-    return isinstance(step, ClipMeanSigma) or (
-        isinstance(step, ZScore) and (step.mean is None or step.std is None)
-    )
+    match step:
+        case ZScore(mean=mean, std=std):
+            return mean is None or std is None
+        case _:
+            return isinstance(step, ClipMeanSigma | CentreOnMask)
 
 
 def numbers_for(step: Step, mean_and_std: tuple[float, float]) -> tuple[Step, ...]:
     """Steps with numbers in the place of one that needs statistics."""
     mean, std = mean_and_std
-    if isinstance(step, ClipMeanSigma):
-        low, high = mean - step.sigma * std, mean + step.sigma * std
-        return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=step.target))
-    return (ZScore(mean=mean, std=std),)
+    match step:
+        case ClipMeanSigma(sigma=sigma, target=target):
+            low, high = mean - sigma * std, mean + sigma * std
+            return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=target))
+        case CentreOnMask(target_hu=target_hu):
+            return (ZScore(mean=mean - target_hu, std=1.0),)
+        case _:
+            return (ZScore(mean=mean, std=std),)
+
+
+def mask_of(region: Region, step: MaskStep, outcomes: Outcomes) -> NDArray[np.bool_]:
+    """The mask that a step reads, where the region's values are."""
+    if region.on_scan:
+        return outcomes[step.of].mask_on_scan(region.source)
+    return outcomes[step.of].mask_on(region.grid, region.box)
 
 
 def map_of(step: Step) -> Map | None:
@@ -146,7 +164,7 @@ def _resample(region: Region, step: Resample, _: Outcomes) -> Region:
 def _mapped(region: Region, step: Clip | Scale | ZScore, _: Outcomes) -> Region:
     """The region after a step that changes each value alone."""
     if needs_statistics(step):
-        return applied(region, with_numbers(step, region.values), {})
+        return _with_statistics(region, step, {})
     changed = map_of(step)
     assert changed is not None
     low, high, origin, gain, offset = (np.float32(number) for number in changed)
@@ -160,12 +178,13 @@ def _mapped(region: Region, step: Clip | Scale | ZScore, _: Outcomes) -> Region:
     return replace(region, values=values, air=air_after(region.air, changed), own=True)
 
 
-def _clip_mean_sigma(region: Region, step: ClipMeanSigma, _: Outcomes) -> Region:
-    return applied(region, with_numbers(step, region.values), {})
+def _with_statistics(region: Region, step: Step, outcomes: Outcomes) -> Region:
+    """The region after a step whose numbers are those of this region."""
+    return applied(region, with_numbers(step, region, outcomes), {})
 
 
 def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:
-    mask = _mask(region, outcomes, step.of)
+    mask = mask_of(region, step, outcomes)
     if region.arrays is not HOST:
         inside = region.arrays.put(mask)
         values = region.arrays.xp.where(inside, region.values, region.values.dtype.type(0))
@@ -176,7 +195,7 @@ def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) 
 
 
 def _centre_in_mask(region: Region, step: CentreInMask, outcomes: Outcomes) -> Region:
-    mask = _mask(region, outcomes, step.of)
+    mask = mask_of(region, step, outcomes)
     values = _writable(region)
     for plane, inside in zip(values, mask, strict=True):
         if inside.any():
@@ -192,16 +211,11 @@ STEPS: Mapping[type[Step], Callable[..., Region]] = {
     Clip: _mapped,
     Scale: _mapped,
     ZScore: _mapped,
-    ClipMeanSigma: _clip_mean_sigma,
+    ClipMeanSigma: _with_statistics,
     MultiplyByMask: _multiply_by_mask,
     CentreInMask: _centre_in_mask,
+    CentreOnMask: _with_statistics,
 }
-
-
-def _mask(region: Region, outcomes: Outcomes, stage: str) -> NDArray[np.bool_]:
-    if region.on_scan:
-        return outcomes[stage].mask_on_scan(region.source)
-    return outcomes[stage].mask_on(region.grid, region.box)
 
 
 def _writable(region: Region) -> NDArray[np.float32]:
@@ -222,3 +236,10 @@ def _mean_and_std(values: Voxels) -> tuple[float, float]:
 
     mean = mean_of(lambda plane: plane)
     return mean, math.sqrt(mean_of(lambda plane: np.square(plane - mean))) or 1.0
+
+
+def _mean_inside(values: Voxels, mask: NDArray[np.bool_]) -> float:
+    """The mean of the values inside a mask, summed slice by slice; 0 of none."""
+    planes = (np.ascontiguousarray(plane, np.float64) for plane in values)
+    kept = (np.where(inside, plane, 0.0) for plane, inside in zip(planes, mask, strict=True))
+    return sum(float(plane.sum()) for plane in kept) / max(1, int(mask.sum()))

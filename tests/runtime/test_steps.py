@@ -8,6 +8,7 @@ from stages import native_grid, outcome, volume
 from kits_runtime.grid import Box, Grid, box_of, grid_over
 from kits_runtime.manifest.schema import (
     CentreInMask,
+    CentreOnMask,
     Clip,
     ClipMeanSigma,
     MultiplyByMask,
@@ -237,6 +238,36 @@ def test_centre_in_mask_shifts_each_slice_to_the_mean() -> None:
     assert prepared.air == AIR_HU
 
 
+def test_centre_on_mask_shifts_all_values_and_air_by_what_the_mask_is_off() -> None:
+    data = np.full((3, 2, 2), 100, np.int16)
+    data[0], data[1] = [[10, 20], [30, 40]], [[60, 0], [0, 0]]
+    labels = np.zeros((3, 2, 2), np.uint8)
+    labels[0], labels[1] = [[1, 1], [0, 0]], [[2, 0], [0, 0]]
+    outcomes = {"kidney": outcome(labels, on_scan=labels)}
+    centre = CentreOnMask(of="kidney", target_hu=45.0)  # the mean of 10, 20 and 60 is 30
+
+    prepared = region(volume(data), centre, outcomes=outcomes)
+    masked = region(volume(data), MultiplyByMask(of="kidney"), centre, outcomes=outcomes)
+
+    np.testing.assert_array_equal(prepared.values, data + 15)
+    assert prepared.air == AIR_HU + 15
+    assert masked.values[0].tolist() == [[25, 35], [15, 15]]
+    assert (masked.values[2] == 15).all()
+    assert masked.air == 15
+
+
+def test_an_empty_mask_is_taken_for_one_of_0_hu() -> None:
+    nowhere = np.zeros(SHAPE, np.uint8)
+
+    prepared = region(
+        volume(ramp()),
+        CentreOnMask(of="kidney", target_hu=45.0),
+        outcomes={"kidney": outcome(nowhere, on_scan=nowhere)},
+    )
+
+    np.testing.assert_array_equal(prepared.values, ramp(np.float32) + 45)
+
+
 def test_centre_in_mask_takes_the_mean_in_float64() -> None:
     data = np.full((2, 300, 300), 16384, np.float32)
     data[:, ::2] += 0.5
@@ -277,6 +308,7 @@ ALL_STEPS: list[Step] = [
     ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)),
     MultiplyByMask(of="kidney"),
     CentreInMask(of="kidney", target_hu=45.0),
+    CentreOnMask(of="kidney", target_hu=45.0),
 ]
 
 
@@ -342,8 +374,10 @@ def test_a_statistic_becomes_numbers_that_do_the_same_to_the_same_values() -> No
     data = ramp()  # evenly spread: mean -5, standard deviation 10 * sqrt((60**2 - 1) / 12)
     std = 10 * np.sqrt(3599 / 12)
 
-    (z_score,) = with_numbers(ZScore(mean=None, std=None), data)
-    clip, scale = with_numbers(ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)), data)
+    (z_score,) = with_numbers(ZScore(mean=None, std=None), region(volume(data)), {})
+    clip, scale = with_numbers(
+        ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)), region(volume(data)), {}
+    )
 
     assert isinstance(z_score, ZScore)
     assert (z_score.mean, z_score.std) == pytest.approx((-5.0, std))
@@ -351,4 +385,4 @@ def test_a_statistic_becomes_numbers_that_do_the_same_to_the_same_values() -> No
     assert (clip.lower_hu, clip.upper_hu) == pytest.approx((-5 - std / 2, -5 + std / 2))
     assert scale == Scale(source=(clip.lower_hu, clip.upper_hu), target=(0.0, 1.0))
     fixed = ZScore(mean=1.0, std=2.0)
-    assert with_numbers(fixed, data) == (fixed,)
+    assert with_numbers(fixed, region(volume(data)), {}) == (fixed,)

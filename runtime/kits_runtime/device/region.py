@@ -17,7 +17,7 @@ from kits_runtime.arrays import Arrays
 from kits_runtime.device.plan import STATISTICS_VOXELS
 from kits_runtime.grid import Box, Grid, Taps, nearest_voxels
 from kits_runtime.kernels.calls import resampled
-from kits_runtime.manifest.schema import Resample, Shape3, Stage, Step
+from kits_runtime.manifest.schema import CentreOnMask, Resample, Shape3, Stage, Step
 from kits_runtime.outcome import Outcomes
 from kits_runtime.steps import (
     AIR_HU,
@@ -25,6 +25,7 @@ from kits_runtime.steps import (
     Region,
     air_after,
     map_of,
+    mask_of,
     needs_statistics,
     numbers_for,
 )
@@ -101,7 +102,7 @@ def device_region(
     for step in stage.steps:
         numbers: tuple[Step, ...] = (step,)
         if needs_statistics(step):
-            numbers = numbers_for(step, _mean_and_std(region))
+            numbers = numbers_for(step, _statistics(region, step))
         region = replace(region, steps=(*region.steps, *numbers))
     return region
 
@@ -134,6 +135,19 @@ def _unchanged(of: DeviceRegion, box: Box, source: Box) -> Region:
         source=source,
         on_scan=True,
         air=AIR_HU,
+        arrays=of.arrays,
+    )
+
+
+def _resampled(of: DeviceRegion, box: Box, values: Any) -> Region:  # noqa: ANN401
+    return Region(
+        values=values,
+        grid=of.grid,
+        box=box,
+        source=of.grid.source_box(box),
+        on_scan=False,
+        air=AIR_HU,
+        own=True,
         arrays=of.arrays,
     )
 
@@ -171,40 +185,68 @@ def _each(voxels: NDArray[np.intp]) -> Taps:
     return Taps(voxels, voxels, np.zeros(len(voxels), np.float32))
 
 
+def _statistics(region: DeviceRegion, step: Step) -> tuple[float, float]:
+    """What a step needs of the region as it is before it; the deviation where that matters."""
+    if isinstance(step, CentreOnMask):
+        return _mean_inside(region, step), 1.0
+    return _mean_and_std(region)
+
+
 def _mean_and_std(region: DeviceRegion) -> tuple[float, float]:
     """As on the host: float64 sums of slices; a constant region has 1 for the latter."""
-    size, pieces = _all_values(region)
+    size = math.prod(_whole(region).shape)
 
     def mean_of(measure: Callable[[Any], Any]) -> float:
         sums: list[float] = []
-        for values in pieces():
-            wide = measure(region.arrays.xp.ascontiguousarray(values, np.float64))
-            sums.extend(region.arrays.get(wide.reshape(len(wide), -1).sum(axis=1)).tolist())
+        for piece in _pieces(region):
+            sums += _sums(measure(_wide(piece)), region.arrays)
         return sum(sums) / size
 
     mean = mean_of(lambda values: values)
     return mean, math.sqrt(mean_of(lambda values: region.arrays.xp.square(values - mean))) or 1.0
 
 
-def _all_values(region: DeviceRegion) -> tuple[int, Callable[[], Iterator[Any]]]:
-    """How many values there are after the region's steps, and all of them by some slices.
+def _mean_inside(region: DeviceRegion, step: CentreOnMask) -> float:
+    """As on the host: the mean inside the mask that a step reads, 0 of none."""
+    sums, count = [], 0
+    for piece in _pieces(region):
+        inside = mask_of(piece, step, region.outcomes)
+        count += int(inside.sum())
+        wide = region.arrays.xp.where(region.arrays.put(inside), _wide(piece), 0.0)
+        sums += _sums(wide, region.arrays)
+    return sum(sums) / max(1, count)
 
-    Before they are resampled these are the scan's, each once.
-    """
-    on_grid = any(isinstance(step, Resample) for step in region.steps)
-    whole = region.box if on_grid else region.grid.source_box(region.box)
+
+def _wide(piece: Region) -> Any:  # noqa: ANN401
+    return piece.arrays.xp.ascontiguousarray(piece.values, np.float64)
+
+
+def _sums(wide: Any, arrays: Arrays) -> list[float]:  # noqa: ANN401
+    """The sum of each slice."""
+    sums: list[float] = arrays.get(wide.reshape(len(wide), -1).sum(axis=1)).tolist()
+    return sums
+
+
+def _is_on_grid(region: DeviceRegion) -> bool:
+    return any(isinstance(step, Resample) for step in region.steps)
+
+
+def _whole(region: DeviceRegion) -> Box:
+    """All values there are after the region's steps: before they are resampled the scan's."""
+    return region.box if _is_on_grid(region) else region.grid.source_box(region.box)
+
+
+def _pieces(region: DeviceRegion) -> Iterator[Region]:
+    """All values after the region's steps, each once, by some slices."""
+    whole, on_grid = _whole(region), _is_on_grid(region)
     depth, height, width = whole.shape
     at_once = max(1, STATISTICS_VOXELS // max(1, height * width))
-
-    def pieces() -> Iterator[Any]:
-        for first in range(0, depth, at_once):
-            last = min(first + at_once, depth)
-            if on_grid:
-                yield region.between(first, last)
-                continue
-            start = whole.start[0]
-            source = Box((start + first, *whole.start[1:]), (start + last, *whole.stop[1:]))
-            scanned = _unchanged(region, region.box, source)
-            yield applied_on_device(scanned, region.steps, region.outcomes).values
-
-    return depth * height * width, pieces
+    for first in range(0, depth, at_once):
+        last = min(first + at_once, depth)
+        start = whole.start[0]
+        part = Box((start + first, *whole.start[1:]), (start + last, *whole.stop[1:]))
+        if on_grid:
+            yield _resampled(region, part, region.between(first, last))
+        else:
+            scanned = _unchanged(region, region.box, part)
+            yield applied_on_device(scanned, region.steps, region.outcomes)

@@ -10,7 +10,6 @@ from kits_runtime.manifest.schema import (
     Argmax,
     AxisSize,
     Boxes,
-    CentreInMask,
     Clean,
     Clip,
     ClipMeanSigma,
@@ -21,9 +20,9 @@ from kits_runtime.manifest.schema import (
     KeepLargest,
     Look,
     Manifest,
+    MaskStep,
     MiddleOfProjections,
     Millimetres,
-    MultiplyByMask,
     Net,
     Overlap,
     Provenance,
@@ -90,7 +89,7 @@ def references(stage: Stage) -> Iterator[tuple[str, str]]:
     if isinstance(stage.look, Boxes):
         yield "look.of", stage.look.of
     for i, step in enumerate(stage.steps):
-        if isinstance(step, MultiplyByMask | CentreInMask):
+        if isinstance(step, MaskStep):
             yield f"steps[{i}].of", step.of
     if isinstance(stage.windows, Slices) and stage.windows.only is not None:
         yield "windows.only", stage.windows.only
@@ -181,7 +180,7 @@ def _check_steps(where: str, steps: Sequence[Step]) -> None:
     scaled = False
     for i, step in enumerate(steps):
         _check_step(f"{where}[{i}]", step)
-        in_hu = isinstance(step, Clip | MultiplyByMask | CentreInMask)
+        in_hu = isinstance(step, Clip | MaskStep)
         late = in_hu and scaled
         _require(not late, f"{where}[{i}]", step.kind, "steps in HU before those that leave HU")
         scaled = scaled or isinstance(step, Scale | ZScore | ClipMeanSigma)

@@ -190,7 +190,17 @@ class CentreInMask:
     target_hu: float
 
 
-Step = Resample | Clip | Scale | ZScore | ClipMeanSigma | MultiplyByMask | CentreInMask
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CentreOnMask:
+    """Shifts the whole region so that its mean inside an earlier stage's mask is ``target_hu``."""
+
+    kind: ClassVar[str] = "centre_on_mask"
+    of: str
+    target_hu: float
+
+
+MaskStep = MultiplyByMask | CentreInMask | CentreOnMask
+Step = Resample | Clip | Scale | ZScore | ClipMeanSigma | MaskStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

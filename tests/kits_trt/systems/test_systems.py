@@ -122,7 +122,9 @@ def small_kinds(name: str, published: list[str]) -> list[str]:
     """The published steps as the small preset has them: the two differences that ADR 0021 names."""
     if name == "cascaded-vnet":
         return [published[0], "clip", *published[1:]]
-    return [kind for kind in published if kind != "centre_in_mask"]
+    if "centre_in_mask" in published:
+        return ["resample", "clip", "multiply_by_mask", "centre_on_mask", "scale"]
+    return published
 
 
 @every_system

@@ -14,6 +14,7 @@ from kits_runtime.device.region import device_region
 from kits_runtime.grid import Box, Grid, box_of, grid_over
 from kits_runtime.manifest.schema import (
     CentreInMask,
+    CentreOnMask,
     Clip,
     ClipMeanSigma,
     MultiplyByMask,
@@ -35,6 +36,7 @@ value_steps = st.sampled_from(
         ClipMeanSigma(sigma=0.7, target=(-1.0, 1.0)),
         MultiplyByMask(of="earlier"),
         CentreInMask(of="earlier", target_hu=45.0),
+        CentreOnMask(of="earlier", target_hu=45.0),
     ]
 )
 
