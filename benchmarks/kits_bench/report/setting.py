@@ -112,7 +112,8 @@ def _missing(gathered: Gathered) -> str:
         stopped = dict(stopped_rows(records))
         found += [f"{name} did not finish all of {subject}" for name in stopped]
     if gathered.left_out:
-        found.append(f"{gathered.left_out} records in the folder are not of this suite")
+        left_out = counted(gathered.left_out, "record")
+        found.append(f"{left_out} in the folder not of this suite")
     return f"{'; '.join(dict.fromkeys(found))}." if found else "Nothing: every mode has a record."
 
 

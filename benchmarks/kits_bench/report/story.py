@@ -19,8 +19,8 @@ from kits_bench.shapes import PUBLISHED_MEAN_S
 
 _B0 = "the published method as its library's tutorials run it"
 _COLUMNS = (
-    "system, paper", "kits-trt", "B0", "B0 takes", "B1", "B1 takes", "published unet3d", "cases",
-    "where", "remark",
+    "system, paper", "by", "kits-trt", "B0", "B0 takes", "B1", "B1 takes", "published unet3d",
+    "cases", "where", "remark",
 )  # fmt: skip
 
 
@@ -125,9 +125,9 @@ def _row(gathered: Gathered, row: Headline) -> tuple[str, ...]:
         else:
             cells += [why_not(records, base), ""]
     star = " *" if row.flagged else ""
-    where = f"{row.where}, {row.contestant.partition('/')[2]}"
+    backend = row.contestant.partition("/")[2]
     ours = duration(row.ours_s * 1e3) + star
-    return (row.system, ours, *cells, _published(), str(row.cases), where, row.weights)
+    return (row.system, backend, ours, *cells, _published(), str(row.cases), row.where, row.weights)
 
 
 def _unrun(gathered: Gathered, system: str) -> tuple[str, ...]:
