@@ -100,24 +100,28 @@ docs-tables: $(VENV)/.installed ## write docs/benchmarks.md and MODEL_CARD.md fr
 	@$(VENV)/bin/python -m kits_bench.docs
 	@$(VENV)/bin/python -m kits_bench.model_card
 
-# The recipe of the bundle in the package: phantoms alone, and counted steps, so that it can be made again.
+# The recipe of the bundle in the package: phantoms alone, and counted steps, so that it can be made again. With
+# ANATOMY=DIR, a KiTS folder, phantoms are drawn around its label maps, and the bundle stays in its run's folder.
 # Some three hours of one core; THREADS of them are taken.
-BUNDLE_RUN := out/default-bundle
+ANATOMY ?=
+BUNDLE_RUN := out/$(if $(ANATOMY),anatomy,default)-bundle
 THREADS ?= 2
 PHANTOMS := $(VENV)/bin/kits-phantom --for-training 192
+TEACH := $(if $(ANATOMY),--anatomy "$(ANATOMY)",--cases 640) --seed 0
 TRAIN := $(VENV)/bin/kits-train resunet-msvnet --preset small --amp --epochs 1000 --threads $(THREADS) \
   --data $(BUNDLE_RUN)/teach --validation-data $(BUNDLE_RUN)/validate --out $(BUNDLE_RUN)/run
+EXPORT := $(VENV)/bin/$(if $(ANATOMY),kits-export -o $(BUNDLE_RUN)/resunet-msvnet.kits,python -m kits_export.default_bundle)
 
 .PHONY: default-bundle
 default-bundle: $(VENV)/.installed ## train the bundle in the package and export it again
 	@rm -rf $(BUNDLE_RUN)/run
-	@test -d $(BUNDLE_RUN)/teach || { $(PHANTOMS) $(BUNDLE_RUN)/teach.part --overwrite --cases 240 --seed 0; \
+	@test -d $(BUNDLE_RUN)/teach || { $(PHANTOMS) $(BUNDLE_RUN)/teach.part --overwrite $(TEACH); \
 	  mv $(BUNDLE_RUN)/teach.part $(BUNDLE_RUN)/teach; }
 	@test -d $(BUNDLE_RUN)/validate || { $(PHANTOMS) $(BUNDLE_RUN)/validate.part --overwrite --cases 12 --seed 1000000; \
 	  mv $(BUNDLE_RUN)/validate.part $(BUNDLE_RUN)/validate; }
-	@$(TRAIN) --net resunet3d --max-steps 2000 --validate-every 2
-	@$(TRAIN) --net msvnet --max-steps 3000 --validate-every 5
-	@$(VENV)/bin/python -m kits_export.default_bundle --ckpt $(BUNDLE_RUN)/run/best.safetensors
+	@$(TRAIN) --net resunet3d --max-steps 3200 --validate-every 1
+	@$(TRAIN) --net msvnet --max-steps 12000 --validate-every 3
+	@$(EXPORT) --ckpt $(BUNDLE_RUN)/run/best.safetensors
 
 # What cannot be installed side by side is resolved apart; see CONTRIBUTING.md.
 .PHONY: pins

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ Progress = Callable[[int, int, str], None]
 class Plan:
     """What to make. Size and spacing are drawn as in KiTS where they are None.
 
-    With a ``plane`` scans are drawn to learn from: that many pixels along both axes in plane.
+    With a ``plane`` scans are made to learn from: that many pixels along both axes in plane, at
+    most so many around a segmentation.
     """
 
     out: Path
@@ -77,6 +79,8 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
 def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progress) -> None:
     """Writes a case around each segmentation, with its folder's name, grid, affine and labels.
 
+    With a ``plane`` these are thinned, and the affine is that of procedural cases.
+
     Raises:
         ScanError: A segmentation cannot be read, or is not a label map with a kidney.
         UsageError: A case is there already and may not be overwritten; nothing is written then.
@@ -84,7 +88,7 @@ def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progr
     names = [path.parent.name for path in segmentations]
     _refuse_to_overwrite(plan, names)
     for done, (name, path) in enumerate(zip(names, segmentations, strict=True), start=1):
-        scans = _scans_around(path, plan.seed, case_number(name))
+        scans = _scans_around(path, plan, case_number(name))
         _write_case(plan.out / name, scans)
         mark_phantom(plan.out, name, _origin(plan, anatomy=True))
         progress(done, len(names), f"{name}: {_shape_text(scans['imaging'].shape)} voxels")
@@ -129,7 +133,7 @@ def _origin(plan: Plan, *, anatomy: bool) -> Origin:
     return Origin(seed=plan.seed, version=versions()["kits-trt"], anatomy=anatomy)
 
 
-def _scans_around(path: Path, seed: int, case: int) -> dict[str, Nifti]:
+def _scans_around(path: Path, plan: Plan, case: int) -> dict[str, Nifti]:
     source = _loaded(path)
     affine = np.asarray(source.affine, np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
@@ -141,13 +145,32 @@ def _scans_around(path: Path, seed: int, case: int) -> dict[str, Nifti]:
     labels = np.ascontiguousarray(arrangement.to_model(stored))
     steps = np.linalg.norm(affine[:3, :3], axis=0)[list(arrangement.axes)]
     spacing_mm = (float(steps[0]), float(steps[1]), float(steps[2]))
-    patient = patient_from_labels(labels, spacing_mm, seed=seed, case=case)
+    if plan.plane is not None:
+        labels, spacing_mm = _thinned(labels, spacing_mm, plan.plane)
+    if not labels.any():
+        raise ScanError(
+            f"{path}: found no labelled voxel; expected a kidney (1); leave this case out"
+        )
+    patient = patient_from_labels(labels, spacing_mm, seed=plan.seed, case=case)
     z, y, x = labels.shape
     hu, _ = render(patient, shape=(z, y, x), spacing_mm=spacing_mm)
+    if plan.plane is not None:
+        affine = kits_affine(spacing_mm)
+        return {"imaging": _image(hu, affine), "segmentation": _image(labels, affine)}
     return {
         "imaging": _image_like(source, arrangement.to_source(hu)),
         "segmentation": _image_like(source, stored),
     }
+
+
+def _thinned(
+    labels: NDArray[np.uint8], spacing_mm: Triple, plane: int
+) -> tuple[NDArray[np.uint8], Triple]:
+    """Every so many pixels of a label map, so that at most ``plane`` are left along an axis."""
+    depth_mm, *pixel_mm = spacing_mm
+    y, x = (ceil(count / plane) for count in labels.shape[1:])
+    kept = np.ascontiguousarray(labels[:, ::y, ::x])
+    return kept, (depth_mm, pixel_mm[0] * y, pixel_mm[1] * x)
 
 
 def _loaded(path: Path) -> Nifti:
@@ -185,10 +208,6 @@ def _checked_labels(source: Nifti, path: Path) -> NDArray[np.uint8]:
         raise ScanError(
             f"{path}: found values {shown}; expected labels 0, 1, 2 and 3 only; "
             "give the segmentation, not the scan"
-        )
-    if not values.any():
-        raise ScanError(
-            f"{path}: found no labelled voxel; expected a kidney (1); leave this case out"
         )
     labels: NDArray[np.uint8] = data.astype(np.uint8)
     return labels

@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_plane,
         metavar="N",
         dest="plane",
-        help="scans to learn from: N x N pixels (such as 192), slices of 1.5 to 5 mm",
+        help="scans to learn from: N x N pixels (such as 192), slices of 1.5 to 5 mm; with "
+        "--anatomy at most N x N of the segmentation's",
     )
     add(
         "--anatomy",
@@ -79,13 +80,10 @@ def _run(options: argparse.Namespace) -> int:
         if not options.quiet:
             say(f"{NAME}: {done}/{count} {text}")
 
-    if (
-        options.plane is not None
-        and (options.size, options.spacing, options.anatomy) != (None,) * 3
-    ):
+    if options.plane is not None and (options.size, options.spacing) != (None, None):
         raise UsageError(
-            "--for-training: found --size, --spacing or --anatomy with it; expected none of them, "
-            "it draws its own grids; leave them out"
+            "--for-training: found --size or --spacing with it; expected neither, it draws its own "
+            "grids; leave them out"
         )
     if options.anatomy is None:
         make_cases(plan, options.cases or 1, progress)

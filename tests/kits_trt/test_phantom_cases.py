@@ -139,6 +139,23 @@ def test_anatomy_keeps_grid_affine_and_labels_in_any_orientation(
     )
 
 
+def test_anatomy_to_learn_from_is_thinned_in_plane(tmp_path: Path) -> None:
+    source = nib.Nifti1Image(real_like_labels(), kits_affine(REAL_SPACING))
+    turned = nib.as_closest_canonical(source)
+    write_labels(tmp_path / "in" / "case_00042", np.asarray(turned.dataobj), turned.affine)
+
+    out = tmp_path / "out"
+    assert main([str(out), "--anatomy", str(tmp_path / "in"), "-q", "--for-training", "40"]) == 0
+
+    found, image = load(out / "case_00042", "segmentation")
+    hu, scan = load(out / "case_00042", "imaging")
+    z, y, x = REAL_SPACING
+    np.testing.assert_array_equal(found, real_like_labels()[:, ::2, ::2])  # of 40 x 56 x 72
+    assert hu.shape == found.shape == (40, 28, 36)
+    for written in (image, scan):
+        np.testing.assert_allclose(written.affine, kits_affine((z, 2 * y, 2 * x)), atol=1e-6)
+
+
 def test_anatomy_takes_the_first_cases_asked_for(tmp_path: Path) -> None:
     for name in ("case_00001", "case_00007"):
         write_labels(tmp_path / "in" / name, real_like_labels(), kits_affine(REAL_SPACING))
