@@ -38,8 +38,9 @@ _HEADLINE = """## Headline
 Mean seconds a case, file to file, warm, over the published shapes that were measured. B0 is the
 published method as its library's tutorials run it (`unet3d`), or torch's eager nets inside our
 stages (the others); B1 is the same made as fast as torch gets. Ratios have 95 % bootstrap intervals
-over cases. 17.52 s is what the paper printed for 25 cases on another machine: context, not a ratio.
-Weights are seeded and untrained where no trained bundle was measured (decision 0015).
+over cases, where there are several. 17.52 s is what the paper printed for 25 cases on another
+machine: context, not a ratio. Weights are seeded and untrained where no trained bundle was measured
+(decision 0015).
 
 """
 

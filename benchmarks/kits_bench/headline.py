@@ -130,7 +130,9 @@ def _cell(found: tuple[float, Interval] | None) -> str:
     if found is None:
         return "unrun"
     seconds, ratio = found
-    return f"{seconds:.2f} s, {ratio.value:.2f} x ({ratio.low:.2f} to {ratio.high:.2f})"
+    told = f"{seconds:.2f} s, {ratio.value:.2f} x"
+    # One measurement alone has no interval.
+    return told if ratio.low == ratio.high else f"{told} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def with_headline(text: str, table: str) -> str:

@@ -112,6 +112,11 @@ def test_the_headline_is_the_mean_over_cases_that_all_finished() -> None:
     )
 
 
+def test_a_single_case_has_a_ratio_without_an_interval() -> None:
+    records = [("here", latency("case_00036", {"kits-trt/openvino": 2.0, "b0": 8.0}))]
+    assert "| 8.00 s, 4.00 x |" in headline_table(records)
+
+
 def test_a_system_without_a_record_is_unrun() -> None:
     lines = headline_table([]).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [

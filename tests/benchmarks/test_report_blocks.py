@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kits_bench.report.blocks import Table, duration, figure, listed
+from kits_bench.figures import Interval
+from kits_bench.report.blocks import Table, duration, figure, listed, ratio, times
 from kits_bench.report.drawing import Axis, linear_axis, log_axis
 from kits_bench.report.markdown import plain
 
@@ -23,6 +24,14 @@ def test_a_figure_has_three_significant_digits(value: float, told: str) -> None:
 @given(st.floats(1e-6, 1e6))
 def test_a_figure_is_within_half_a_percent(value: float) -> None:
     assert float(figure(value)) == pytest.approx(value, rel=5.1e-3)
+
+
+def test_a_ratio_has_its_interval_unless_it_is_one_measurement() -> None:
+    several = Interval(value=2.0, low=1.5, high=2.5)
+    one = Interval(value=2.0, low=2.0, high=2.0)
+    assert (ratio(several), ratio(one)) == ("2.00 x (1.50 to 2.50)", "2.00 x")
+    assert times(several) == "2.00 times as long (95 % interval 1.50 to 2.50)"
+    assert times(one) == "2.00 times as long"
 
 
 def test_a_duration_becomes_seconds_at_one_second() -> None:

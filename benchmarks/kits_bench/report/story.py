@@ -104,9 +104,9 @@ def headline_section(gathered: Gathered) -> Section:
     told = (
         f"File to file, warm, over the published shapes that all in a row finished. B0 is {_B0} "
         "(unet3d), or torch's eager nets inside our stages (the others); B1 is the same made as "
-        "fast as torch gets. Ratios have 95 % bootstrap intervals over cases. "
-        f"{PUBLISHED_MEAN_S:.2f} s is what the paper printed for 25 cases on another machine: "
-        "context, not a ratio."
+        "fast as torch gets. Ratios have 95 % bootstrap intervals over cases, where there are "
+        f"several. {PUBLISHED_MEAN_S:.2f} s is what the paper printed for 25 cases on another "
+        "machine: context, not a ratio."
     )
     return Section(title="Headline", parts=(table, Text(text=told)))
 
