@@ -107,7 +107,7 @@ ANATOMY ?=
 BUNDLE_RUN := out/$(if $(ANATOMY),anatomy,default)-bundle
 THREADS ?= 2
 PHANTOMS := $(VENV)/bin/kits-phantom --for-training 192
-TEACH := $(if $(ANATOMY),--anatomy "$(ANATOMY)",--cases 640) --seed 0
+TEACH := $(if $(ANATOMY),--anatomy "$(ANATOMY)",--cases 640 --varied) --seed 0
 TRAIN := $(VENV)/bin/kits-train resunet-msvnet --preset small --amp --epochs 1000 --threads $(THREADS) \
   --data $(BUNDLE_RUN)/teach --validation-data $(BUNDLE_RUN)/validate --out $(BUNDLE_RUN)/run
 EXPORT := $(VENV)/bin/$(if $(ANATOMY),kits-export -o $(BUNDLE_RUN)/resunet-msvnet.kits,python -m kits_export.default_bundle)
@@ -117,7 +117,7 @@ default-bundle: $(VENV)/.installed ## train the bundle in the package and export
 	@rm -rf $(BUNDLE_RUN)/run
 	@test -d $(BUNDLE_RUN)/teach || { $(PHANTOMS) $(BUNDLE_RUN)/teach.part --overwrite $(TEACH); \
 	  mv $(BUNDLE_RUN)/teach.part $(BUNDLE_RUN)/teach; }
-	@test -d $(BUNDLE_RUN)/validate || { $(PHANTOMS) $(BUNDLE_RUN)/validate.part --overwrite --cases 12 --seed 1000000; \
+	@test -d $(BUNDLE_RUN)/validate || { $(PHANTOMS) $(BUNDLE_RUN)/validate.part --overwrite --cases 12 --varied --seed 1000000; \
 	  mv $(BUNDLE_RUN)/validate.part $(BUNDLE_RUN)/validate; }
 	@$(TRAIN) --net resunet3d --max-steps 3200 --validate-every 1
 	@$(TRAIN) --net msvnet --max-steps 12000 --validate-every 3

@@ -8,7 +8,7 @@ import numpy as np
 from kits_trt.phantom.bowel import draw_bowel
 from kits_trt.phantom.extras import draw_arms, draw_breath, draw_metal, metal_organs
 from kits_trt.phantom.fields import SmoothField, draw_field
-from kits_trt.phantom.kidneys import draw_kidney, draw_poses, perirenal_fat
+from kits_trt.phantom.kidneys import USUAL, Variety, draw_kidney, draw_poses, perirenal_fat
 from kits_trt.phantom.model import Kidney, Organ, Patient, Torso, stream
 from kits_trt.phantom.organs import draw_adrenals, draw_organs
 from kits_trt.phantom.phases import Phase, draw_hu, draw_phase
@@ -43,7 +43,9 @@ class Core:
     hila: Mapping[str, Point]
 
 
-def draw_patient(seed: int, case: int, *, phase: Phase | None = None) -> Patient:
+def draw_patient(
+    seed: int, case: int, *, phase: Phase | None = None, variety: Variety = USUAL
+) -> Patient:
     """A random anatomy; the same for the same seed and case, whatever else is drawn.
 
     Args:
@@ -51,13 +53,16 @@ def draw_patient(seed: int, case: int, *, phase: Phase | None = None) -> Patient
         case: Number of the case in the set, not negative.
         phase: Contrast phase; drawn with the frequencies of ``phases`` where it is None. The
             anatomy does not depend on it.
+        variety: How often kidneys look unusual.
     """
     habitus = draw_habitus(stream(seed, case, "habitus"))
     phase, hu = draw_contrast(seed, case, phase)
     poses = draw_poses(stream(seed, case, "poses"), habitus.wide, habitus.kidney_back_mm)
     rng = stream(seed, case, "fat")
     core = Core(
-        kidneys=tuple(draw_kidney(stream(seed, case, p.side), p, hu, phase) for p in poses),
+        kidneys=tuple(
+            draw_kidney(stream(seed, case, p.side), p, hu, phase, variety) for p in poses
+        ),
         fat=tuple(perirenal_fat(rng, pose, hu, habitus.perirenal_mm) for pose in poses),
         hila={pose.side: pose.place(0.0, -0.05, -1.0) for pose in poses},
     )

@@ -24,6 +24,7 @@ from kits_runtime.record import versions
 from kits_runtime.volume import orientation_from_affine
 from kits_trt.phantom.anatomy import draw_patient
 from kits_trt.phantom.grids import Size, Triple, draw_grid, draw_training_grid
+from kits_trt.phantom.kidneys import UNUSUAL, USUAL
 from kits_trt.phantom.marker import Origin, mark_phantom
 from kits_trt.phantom.real_anatomy import patient_from_labels
 from kits_trt.phantom.rendering import render
@@ -45,6 +46,7 @@ class Plan:
     size: Size | None = None
     spacing_mm: Triple | None = None
     plane: int | None = None
+    varied: bool = False
     overwrite: bool = False
 
 
@@ -57,11 +59,12 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
     names = [f"case_{case:05d}" for case in range(count)]
     _refuse_to_overwrite(plan, names)
     for case, name in enumerate(names):
-        patient = draw_patient(plan.seed, case)
+        variety = UNUSUAL if plan.varied else USUAL
+        patient = draw_patient(plan.seed, case, variety=variety)
         grid = (
             draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
             if plan.plane is None
-            else draw_training_grid(patient, plan.plane)
+            else draw_training_grid(patient, plan.plane, far=plan.varied)
         )
         hu, labels = render(
             patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm

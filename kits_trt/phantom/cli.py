@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="KiTS folder whose segmentations give kidneys, tumours and grid",
     )
+    add(
+        "--varied",
+        action="store_true",
+        help="with --for-training: unusual kidneys and tumours often, scans that reach far",
+    )
     add("--overwrite", action="store_true", help="replace cases that are there already")
     add_telling(parser)
     return parser
@@ -73,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         size=options.size,
         spacing_mm=options.spacing,
         plane=options.plane,
+        varied=options.varied,
         overwrite=options.overwrite,
     )
 
@@ -84,6 +90,11 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(
             "--for-training: found --size or --spacing with it; expected neither, it draws its own "
             "grids; leave them out"
+        )
+    if options.varied and (options.plane is None or options.anatomy is not None):
+        raise UsageError(
+            "--varied: found it without --for-training or with --anatomy; expected procedural "
+            "cases to learn from; leave it out"
         )
     if options.anatomy is None:
         make_cases(plan, options.cases or 1, progress)

@@ -16,6 +16,7 @@ _PIXELS = 512
 
 _TRAINING_THICKNESS_MM = (1.5, 2.0, 2.5, 3.0, 3.0, 4.0, 5.0, 5.0)
 _TRAINING_LENGTH_MM = (200.0, 430.0)
+_FAR_MM = (200.0, 560.0)
 _TRAINING_FIELD_MM = (307.0, 512.0)
 _TRAINING_SHIFT_MM = (45.0, 30.0, 45.0)
 
@@ -48,15 +49,19 @@ def draw_grid(
     return Grid(shape=size, spacing_mm=spacing_mm, centre_mm=centre)
 
 
-def draw_training_grid(patient: Patient, plane: int) -> Grid:
+def draw_training_grid(patient: Patient, plane: int, *, far: bool = False) -> Grid:
     """The grid of a scan to learn from: ``plane`` x ``plane`` pixels instead of 512 x 512.
 
     Rendering costs by the voxel, and nets that see a coarse grid need no finer scan. Fields of
-    view vary more than in KiTS and are centred less well, so that a place tells less.
+    view vary more than in KiTS and are centred less well, so that a place tells less. Those that
+    reach ``far`` show hips and shoulders too.
     """
     rng = stream(patient.seed, patient.case, "training grid")
     thickness = float(rng.choice(_TRAINING_THICKNESS_MM))
-    slices = max(_SLICES[0], round(float(rng.uniform(*_TRAINING_LENGTH_MM)) / thickness))
+    slices = max(
+        _SLICES[0],
+        round(float(rng.uniform(*(_FAR_MM if far else _TRAINING_LENGTH_MM))) / thickness),
+    )
     pixel = round(float(rng.uniform(*_TRAINING_FIELD_MM)) / plane, 4)
     moved = rng.uniform(-1, 1, 3) * _TRAINING_SHIFT_MM
     z, y, x = (float(place) for place in patient.centre_mm + moved)

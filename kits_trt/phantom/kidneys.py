@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kits_trt.phantom.fields import Floats, draw_field
+from kits_trt.phantom.fields import Floats, SmoothField, draw_field
 from kits_trt.phantom.lesions import draw_lesions
 from kits_trt.phantom.model import Kidney, Organ, Side
 from kits_trt.phantom.phases import Phase
@@ -62,6 +62,26 @@ class Bean:
         )
         distance: Floats = norm * (norm - 1) / np.maximum(slope, np.float32(1e-6))
         return distance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variety:
+    """How often kidneys look unusual.
+
+    Attributes:
+        sinus: Shares of kidneys with a sinus full of fat, with clefts of it, and with none.
+        bulged: Share whose outline has large bulges and dents instead of lobes.
+        rough: Limits of a factor of the roughness of tumours.
+    """
+
+    sinus: tuple[float, float, float]
+    bulged: float = 0.0
+    rough: tuple[float, float] = (1.0, 1.0)
+
+
+USUAL = Variety(sinus=(0.5, 0.3, 0.2))
+# A net that sees fat in most sections of healthy kidneys takes a solid section for a tumour.
+UNUSUAL = Variety(sinus=(0.25, 0.25, 0.5), bulged=0.25, rough=(0.6, 2.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,7 +150,7 @@ def _pose(
 
 
 def draw_kidney(
-    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float], phase: Phase
+    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float], phase: Phase, variety: Variety
 ) -> Kidney:
     """A kidney at the pose with everything in it."""
     bean = Bean(
@@ -140,32 +160,43 @@ def draw_kidney(
         bend=float(rng.uniform(0.15, 0.42)),
         hilum=float(rng.uniform(1.0, 8.0)),
     )
-    sinus, calyces, inner = _hollow(rng, pose, hu)
-    lobed = float(rng.choice([0.5, 1.0, 2.0, 3.2], p=[0.3, 0.35, 0.2, 0.15]))
+    sinus, calyces, inner = _hollow(rng, pose, hu, variety.sinus)
     return Kidney(
         side=pose.side,
         centre=pose.centre,
         outline=bean,
-        lobes=draw_field(rng, lobed, pitch_mm=float(rng.uniform(13, 24))),
+        lobes=_relief(rng, variety.bulged),
         pyramids=draw_field(rng, 1.0, pitch_mm=float(rng.uniform(9, 13))),
         cortex_mm=float(rng.uniform(4.5, 8.0)),
         lined=bool(rng.random() < 0.5),
         sinus=sinus,
         calyces=calyces,
         inner=inner,
-        lesions=draw_lesions(rng, pose, hu, phase),
+        lesions=draw_lesions(rng, pose, hu, phase, rough=variety.rough),
     )
 
 
+def _relief(rng: np.random.Generator, bulged: float) -> SmoothField:
+    """What moves the outline: lobes, or large bulges and dents."""
+    if bulged and rng.random() < bulged:
+        return draw_field(rng, float(rng.uniform(3, 6)), pitch_mm=float(rng.uniform(30, 50)))
+    lobed = float(rng.choice([0.5, 1.0, 2.0, 3.2], p=[0.3, 0.35, 0.2, 0.15]))
+    return draw_field(rng, lobed, pitch_mm=float(rng.uniform(13, 24)))
+
+
 def _hollow(
-    rng: np.random.Generator, pose: Pose, hu: Mapping[str, float]
+    rng: np.random.Generator,
+    pose: Pose,
+    hu: Mapping[str, float],
+    shares: tuple[float, float, float],
 ) -> tuple[tuple[Shape, ...], tuple[Shape, ...], tuple[Organ, ...]]:
     """Sinus fat, calyces and pelvis, and what else lies in the sinus.
 
-    Most kidneys have a sinus full of fat, some only clefts of it between solid parenchyma, and some
-    neither. Where nothing is dilated and nothing opaque, the calyces may be too thin to be seen.
+    A sinus is full of fat, or there are only clefts of it between solid parenchyma, or neither;
+    ``shares`` say how often. Where nothing is dilated and nothing opaque, the calyces may be too
+    thin to be seen.
     """
-    kind = str(rng.choice(["full", "clefts", "solid"], p=[0.5, 0.3, 0.2]))
+    kind = str(rng.choice(["full", "clefts", "solid"], p=shares))
     hub = pose.place(0.03, 0.05, -0.62)
     swollen = float(rng.choice([1.0, 1.5, 2.6], p=[0.7, 0.22, 0.08]))
     tips = [

@@ -30,11 +30,16 @@ class Place(Protocol):
 
 
 def draw_lesions(
-    rng: np.random.Generator, place: Place, hu: Mapping[str, float], phase: Phase
+    rng: np.random.Generator,
+    place: Place,
+    hu: Mapping[str, float],
+    phase: Phase,
+    *,
+    rough: tuple[float, float],
 ) -> tuple[Lesion, ...]:
-    """The lesions of one kidney: cysts first, tumours over them."""
+    """The lesions of one kidney: cysts first, tumours over them, ``rough`` times as rough."""
     cysts = tuple(_cysts(rng, place, hu))
-    tumours = tuple(_tumours(rng, place, hu, phase))
+    tumours = tuple(_tumours(rng, place, hu, phase, rough))
     return (*cysts, *tumours)
 
 
@@ -65,7 +70,11 @@ def draw_look(
 
 
 def _tumours(
-    rng: np.random.Generator, place: Place, hu: Mapping[str, float], phase: Phase
+    rng: np.random.Generator,
+    place: Place,
+    hu: Mapping[str, float],
+    phase: Phase,
+    rough: tuple[float, float],
 ) -> Iterator[Lesion]:
     if rng.random() > 0.52:  # about three patients in four have one in either kidney
         return
@@ -78,6 +87,9 @@ def _tumours(
         semi = radius * ratio
         turn = rotation(*rng.uniform(-90, 90, 3).tolist())
         look = draw_look(rng, hu, phase, radius)
+        roughness = look["rough"] * (
+            float(rng.uniform(*rough)) if rough[0] < rough[1] else rough[0]
+        )
         core = None
         if look["core"] > 0:
             shift = rng.normal(0, 0.12, 3) * semi
@@ -96,7 +108,7 @@ def _tumours(
             wall_mm=look["wall_mm"],
             wall_hu=look["wall_hu"],
             texture_hu=look["texture_hu"],
-            rough_mm=min(look["rough"] * radius, 36 * look["rough"]),
+            rough_mm=min(roughness * radius, 36 * roughness),
             blur_mm=look["blur_mm"],
         )
 

@@ -209,7 +209,7 @@ def _kidney_recipe(preset: Preset) -> Recipe:
         target={1: 1, 2: 1, 3: 1},
         draw=SliceRuns(
             per_case=1 if published else 2,
-            margin_slices=50,
+            margin_slices=50 if published else 80,
             part_vox=None if published else TAUGHT_PART_VOX,
         ),
         augment=_all((mirror,) if published else (mirror, other_view, *SCANNER_CHANGES)),

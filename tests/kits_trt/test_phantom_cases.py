@@ -10,7 +10,8 @@ from kits_trt.phantom import cases as cases_module
 from kits_trt.phantom import draw_patient, patient_from_labels, render
 from kits_trt.phantom.cases import case_number, kits_affine
 from kits_trt.phantom.cli import main
-from kits_trt.phantom.grids import draw_grid
+from kits_trt.phantom.grids import draw_grid, draw_training_grid
+from kits_trt.phantom.kidneys import UNUSUAL, USUAL, Variety
 
 SMALL = ["--size", "24,36,40", "--spacing", "10,9,9", "-q"]
 REAL_SPACING = (5.0, 4.0, 4.0)
@@ -259,6 +260,30 @@ def test_options_that_exclude_each_other_are_one_line_and_exit_2(
 ) -> None:
     assert main([str(tmp_path / "out"), other, "--size", "8,8,8"]) == 2
     assert "found --size" in one_line(capsys)
+
+
+@pytest.mark.parametrize("others", [[], ["--for-training=32", "--anatomy=."]])
+def test_varied_is_for_procedural_cases_to_learn_from(
+    others: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "out"), "--varied", *others]) == 2
+    assert "kits-phantom: --varied: found" in one_line(capsys)
+
+
+def test_varied_kidneys_have_fat_in_them_less_often_and_their_scans_reach_further() -> None:
+    def share_with_fat(variety: Variety) -> float:
+        patients = [draw_patient(5, case, variety=variety) for case in range(60)]
+        kidneys = [kidney for patient in patients for kidney in patient.kidneys]
+        return sum(bool(kidney.sinus) for kidney in kidneys) / len(kidneys)
+
+    assert share_with_fat(USUAL) == pytest.approx(0.8, abs=0.12)
+    assert share_with_fat(UNUSUAL) == pytest.approx(0.5, abs=0.12)
+
+    def longest_mm(*, far: bool) -> float:
+        grids = [draw_training_grid(draw_patient(5, case), 64, far=far) for case in range(40)]
+        return max(grid.shape[0] * grid.spacing_mm[0] for grid in grids)
+
+    assert longest_mm(far=False) < 435 < 500 < longest_mm(far=True) < 565
 
 
 def test_debug_shows_where_an_error_came_from(
