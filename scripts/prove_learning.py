@@ -28,7 +28,7 @@ SETS = {"teach": (120, 0), "validate": (12, 1_000_000)}
 # The same number on any machine, so that a record can be made again.
 STEPS = {
     "cascaded-vnet": {"roi-vnet": 600, "kidney-vnet": 1100, "tumour-vnet": 500},
-    "resunet-msvnet": {"resunet3d": 440, "msvnet": 100},
+    "resunet-msvnet": {"resunet3d": 600, "msvnet": 100},
     "unet3d": {"unet": 2000},
     "multistage25d": {"res-unet-1": 400, "res-unet-2": 400, "res-net": 80},
     "unet2d-pair": {"kidney-unet": 1200, "tumour-unet": 300},
