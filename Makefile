@@ -110,7 +110,7 @@ PHANTOMS := $(VENV)/bin/kits-phantom --for-training 192
 TEACH := $(if $(ANATOMY),--anatomy "$(ANATOMY)",--cases 640 --varied) --seed 0
 TRAIN := $(VENV)/bin/kits-train resunet-msvnet --preset small --amp --epochs 1000 --threads $(THREADS) \
   --data $(BUNDLE_RUN)/teach --validation-data $(BUNDLE_RUN)/validate --out $(BUNDLE_RUN)/run
-EXPORT := $(VENV)/bin/$(if $(ANATOMY),kits-export -o $(BUNDLE_RUN)/resunet-msvnet.kits,python -m kits_export.default_bundle)
+EXPORT := $(VENV)/bin/$(if $(ANATOMY),kits-export --overwrite -o $(BUNDLE_RUN)/resunet-msvnet.kits,python -m kits_export.default_bundle)
 
 .PHONY: default-bundle
 default-bundle: $(VENV)/.installed ## train the bundle in the package and export it again
