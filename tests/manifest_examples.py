@@ -11,6 +11,7 @@ from kits_runtime.manifest.schema import (
     Boxes,
     Card,
     CentreInMask,
+    CentreOnMask,
     Clip,
     ClipMeanSigma,
     DropSmall,
@@ -175,6 +176,7 @@ def _around() -> Stage:
     return dataclasses.replace(
         _sliced(),
         name="around",
+        steps=(CentreOnMask(of="found", target_hu=45.0),),
         look=Boxes(
             of="boxed",
             per="all",

@@ -106,7 +106,7 @@ def test_the_runtimes_own_engine_computes_the_same() -> None:
     patches = noise("msvnet", windows=2)
     net = NetSpec(
         name="msvnet", input_name="patches", output_name="scores",
-        in_channels=5, out_channels=2, size_vox=(96, 96),
+        in_channels=5, out_channels=2, size_vox=(64, 64),
     )  # fmt: skip
     expected = open_emulated(model, threads=2).run(None, {"patches": patches})[0]
     with OrtCpuEngine.open(model.SerializeToString(), net, EngineOptions(batch=2)) as engine:

@@ -203,7 +203,7 @@ def test_batches_of_other_sizes_give_each_patch_the_same_scores(size: int) -> No
     session = ort.InferenceSession(
         exported("msvnet").SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    patches = np.random.default_rng(2).random((size, 5, 96, 96), dtype=np.float32)
+    patches = np.random.default_rng(2).random((size, 5, 64, 64), dtype=np.float32)
     together = session.run(None, {"patches": patches})[0]
     alone = [session.run(None, {"patches": patch[None]})[0][0] for patch in patches]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-6)

@@ -463,7 +463,7 @@ def test_references_are_all_stages_that_a_stage_needs() -> None:
         "found": [],
         "sliced": [("windows.only", "found"), ("clean[1].of", "found")],
         "boxed": [("look.of", "found"), ("steps[0].of", "found"), ("steps[1].of", "found")],
-        "around": [("look.of", "boxed"), ("clean[1].of", "found")],
+        "around": [("look.of", "boxed"), ("steps[0].of", "found"), ("clean[1].of", "found")],
         "whole": [],
     }
 

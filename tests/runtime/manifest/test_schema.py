@@ -28,8 +28,10 @@ def test_the_vocabulary_is_the_one_that_is_documented() -> None:
         "AxisSize": ["full", "millimetres", "tight", "voxels"],
         "Centre": ["middle_of_box", "middle_of_projections"],
         "Look": ["boxes", "foreground", "part", "whole"],
+        "MaskStep": ["centre_in_mask", "centre_on_mask", "multiply_by_mask"],
         "Step": [
             "centre_in_mask",
+            "centre_on_mask",
             "clip",
             "clip_mean_sigma",
             "multiply_by_mask",
