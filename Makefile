@@ -100,9 +100,9 @@ docs-tables: $(VENV)/.installed ## write docs/benchmarks.md and MODEL_CARD.md fr
 	@$(VENV)/bin/python -m kits_bench.docs
 	@$(VENV)/bin/python -m kits_bench.model_card
 
-# The recipe of the bundle in the package: phantoms alone, and counted steps, so that it can be made again. With
+# The recipe of the next bundle in the package: phantoms alone, and counted steps, so that it can be made again. With
 # ANATOMY=DIR, a KiTS folder, phantoms are drawn around its label maps, and the bundle stays in its run's folder.
-# Some three hours of one core; THREADS of them are taken.
+# Some two hours of one core; THREADS of them are taken.
 ANATOMY ?=
 BUNDLE_RUN := out/$(if $(ANATOMY),anatomy,default)-bundle
 THREADS ?= 2

@@ -58,10 +58,8 @@ def draw_training_grid(patient: Patient, plane: int, *, far: bool = False) -> Gr
     """
     rng = stream(patient.seed, patient.case, "training grid")
     thickness = float(rng.choice(_TRAINING_THICKNESS_MM))
-    slices = max(
-        _SLICES[0],
-        round(float(rng.uniform(*(_FAR_MM if far else _TRAINING_LENGTH_MM))) / thickness),
-    )
+    lengths_mm = _FAR_MM if far else _TRAINING_LENGTH_MM
+    slices = max(_SLICES[0], round(float(rng.uniform(*lengths_mm)) / thickness))
     pixel = round(float(rng.uniform(*_TRAINING_FIELD_MM)) / plane, 4)
     moved = rng.uniform(-1, 1, 3) * _TRAINING_SHIFT_MM
     z, y, x = (float(place) for place in patient.centre_mm + moved)

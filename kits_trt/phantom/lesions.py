@@ -108,7 +108,7 @@ def _tumours(
             wall_mm=look["wall_mm"],
             wall_hu=look["wall_hu"],
             texture_hu=look["texture_hu"],
-            rough_mm=min(roughness * radius, 36 * roughness),
+            rough_mm=roughness * min(radius, 36.0),
             blur_mm=look["blur_mm"],
         )
 

@@ -73,7 +73,7 @@ NEIGHBOURS = 5
 TUMOUR_PLANE_VOX = {"paper": 512, "small": 64}
 TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
-UNIT_HU = 100.0  # 0 HU outside the kidney stays 0, as the padding of convolutions is
+UNIT_HU = 100.0  # of what the tumour net reads
 KIDNEY_MEAN_HU = 45.0
 
 TUMOUR_SMOOTH_VOX = 100.0  # two square centimetres of a slice

@@ -128,26 +128,26 @@ def _rows(of: DeviceRegion, first: int, last: int) -> Region:
 
 
 def _unchanged(of: DeviceRegion, box: Box, source: Box) -> Region:
-    return Region(
-        values=of.scan(source),
-        grid=of.grid,
-        box=box,
-        source=source,
-        on_scan=True,
-        air=AIR_HU,
-        arrays=of.arrays,
-    )
+    """The scan's voxels before any step."""
+    return _placed(of, (box, source), of.scan(source), on_scan=True)
 
 
-def _resampled(of: DeviceRegion, box: Box, values: Any) -> Region:  # noqa: ANN401
+def _placed(
+    of: DeviceRegion,
+    where: tuple[Box, Box],
+    values: Any,  # noqa: ANN401
+    *,
+    on_scan: bool,
+) -> Region:
+    box, source = where
     return Region(
         values=values,
         grid=of.grid,
         box=box,
-        source=of.grid.source_box(box),
-        on_scan=False,
+        source=source,
+        on_scan=on_scan,
         air=AIR_HU,
-        own=True,
+        own=not on_scan,
         arrays=of.arrays,
     )
 
@@ -246,7 +246,8 @@ def _pieces(region: DeviceRegion) -> Iterator[Region]:
         start = whole.start[0]
         part = Box((start + first, *whole.start[1:]), (start + last, *whole.stop[1:]))
         if on_grid:
-            yield _resampled(region, part, region.between(first, last))
+            places = (part, region.grid.source_box(part))
+            yield _placed(region, places, region.between(first, last), on_scan=False)
         else:
             scanned = _unchanged(region, region.box, part)
             yield applied_on_device(scanned, region.steps, region.outcomes)
