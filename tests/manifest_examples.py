@@ -176,7 +176,7 @@ def _around() -> Stage:
     return dataclasses.replace(
         _sliced(),
         name="around",
-        steps=(CentreOnMask(of="found", target_hu=45.0),),
+        steps=(CentreOnMask(of="found", quantile=0.75, target_hu=45.0),),
         look=Boxes(
             of="boxed",
             per="all",

@@ -75,16 +75,17 @@ TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # of what the tumour net reads
 KIDNEY_MEAN_HU = 45.0
+KIDNEY_QUANTILE = 0.75  # healthy parenchyma, unless a tumour is most of what is seen
 
 TUMOUR_SMOOTH_VOX = 100.0  # two square centimetres of a slice
 TAUGHT_PART_VOX = (96, 96)  # of small's 128 x 128: half the cost of a step
 
 # Small is taught on rendered scans; real scanners differ from those and from each other.
-SCANNER_CHANGES: tuple[Change, ...] = (
-    Contrast(gain=0.1, shift_hu=15.0),
+SHARPNESS_CHANGES: tuple[Change, ...] = (
     Noise(up_to_hu=20.0, chance=0.6),
     Blur(up_to_vox=0.8, chance=0.3),
 )
+SCANNER_CHANGES = (Contrast(gain=0.1, shift_hu=15.0), *SHARPNESS_CHANGES)
 
 
 def resunet_msvnet(preset: Preset) -> System:
@@ -168,7 +169,7 @@ def _tumour_steps(preset: Preset) -> tuple[Step, ...]:
     if preset == "paper":
         per_slice = CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
         return (mask, _tumour_grid(preset), per_slice, clip, scale)
-    per_kidney = CentreOnMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
+    per_kidney = CentreOnMask(of="kidney", quantile=KIDNEY_QUANTILE, target_hu=KIDNEY_MEAN_HU)
     return (_tumour_grid(preset), clip, mask, per_kidney, scale)
 
 
@@ -226,7 +227,9 @@ def _tumour_recipe(preset: Preset) -> Recipe:
     published = preset == "paper"
     lower_hu, upper_hu = TUMOUR_HU[preset]
     changes: tuple[Change, ...] = (
-        Place(degrees=15.0, shift=0.1),
+        Place(degrees=15.0, shift=0.1)
+        if published
+        else Place(degrees=40.0, zoom=(0.74, 1.35), shift=0.1),
         CutOut(up_to=0.3, chance=0.3),
         Blur(up_to_vox=1.0, chance=0.3),
     )
@@ -236,7 +239,7 @@ def _tumour_recipe(preset: Preset) -> Recipe:
             EqualiseHistogram(lower_hu=lower_hu, upper_hu=upper_hu, chance=0.3),
         )
     else:
-        changes = (*changes, Mirror(axes=(2,), chance=0.5), *SCANNER_CHANGES, RoughMask())
+        changes = (*changes, Mirror(axes=(2,), chance=0.5), *SHARPNESS_CHANGES, RoughMask())
     return Recipe(
         stage="tumour",
         target={2: 1},

@@ -95,8 +95,8 @@ def with_numbers(step: Step, region: Region, outcomes: Outcomes) -> tuple[Step, 
     if not needs_statistics(step):
         return (step,)
     if isinstance(step, CentreOnMask):
-        mean = _mean_inside(region.values, mask_of(region, step, outcomes))
-        return numbers_for(step, (mean, 1.0))
+        inside = region.values[mask_of(region, step, outcomes)]
+        return numbers_for(step, (quantile_of(inside, step.quantile), 1.0))
     return numbers_for(step, _mean_and_std(region.values))
 
 
@@ -107,6 +107,14 @@ def needs_statistics(step: Step) -> bool:
             return mean is None or std is None
         case _:
             return isinstance(step, ClipMeanSigma | CentreOnMask)
+
+
+def quantile_of(values: Voxels, quantile: float) -> float:
+    """The value that a share of all values does not exceed, as ``CentreOnMask`` says; 0 of none."""
+    if not values.size:
+        return 0.0
+    place = math.floor(quantile * (values.size - 1))
+    return float(np.partition(values, place)[place])
 
 
 def numbers_for(step: Step, mean_and_std: tuple[float, float]) -> tuple[Step, ...]:
@@ -236,10 +244,3 @@ def _mean_and_std(values: Voxels) -> tuple[float, float]:
 
     mean = mean_of(lambda plane: plane)
     return mean, math.sqrt(mean_of(lambda plane: np.square(plane - mean))) or 1.0
-
-
-def _mean_inside(values: Voxels, mask: NDArray[np.bool_]) -> float:
-    """The mean of the values inside a mask, summed slice by slice; 0 of none."""
-    planes = (np.ascontiguousarray(plane, np.float64) for plane in values)
-    kept = (np.where(inside, plane, 0.0) for plane, inside in zip(planes, mask, strict=True))
-    return sum(float(plane.sum()) for plane in kept) / max(1, int(mask.sum()))

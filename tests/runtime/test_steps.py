@@ -244,7 +244,7 @@ def test_centre_on_mask_shifts_all_values_and_air_by_what_the_mask_is_off() -> N
     labels = np.zeros((3, 2, 2), np.uint8)
     labels[0], labels[1] = [[1, 1], [0, 0]], [[2, 0], [0, 0]]
     outcomes = {"kidney": outcome(labels, on_scan=labels)}
-    centre = CentreOnMask(of="kidney", target_hu=45.0)  # the mean of 10, 20 and 60 is 30
+    centre = CentreOnMask(of="kidney", quantile=0.5, target_hu=35.0)  # of 10, 60 and 20 that is 20
 
     prepared = region(volume(data), centre, outcomes=outcomes)
     masked = region(volume(data), MultiplyByMask(of="kidney"), centre, outcomes=outcomes)
@@ -261,7 +261,7 @@ def test_an_empty_mask_is_taken_for_one_of_0_hu() -> None:
 
     prepared = region(
         volume(ramp()),
-        CentreOnMask(of="kidney", target_hu=45.0),
+        CentreOnMask(of="kidney", quantile=0.75, target_hu=45.0),
         outcomes={"kidney": outcome(nowhere, on_scan=nowhere)},
     )
 
@@ -308,7 +308,7 @@ ALL_STEPS: list[Step] = [
     ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)),
     MultiplyByMask(of="kidney"),
     CentreInMask(of="kidney", target_hu=45.0),
-    CentreOnMask(of="kidney", target_hu=45.0),
+    CentreOnMask(of="kidney", quantile=0.75, target_hu=45.0),
 ]
 
 

@@ -28,6 +28,7 @@ from kits_runtime.steps import (
     mask_of,
     needs_statistics,
     numbers_for,
+    quantile_of,
 )
 
 # The scan's voxels in a box of it, on the device.
@@ -188,7 +189,7 @@ def _each(voxels: NDArray[np.intp]) -> Taps:
 def _statistics(region: DeviceRegion, step: Step) -> tuple[float, float]:
     """What a step needs of the region as it is before it; the deviation where that matters."""
     if isinstance(step, CentreOnMask):
-        return _mean_inside(region, step), 1.0
+        return _quantile_inside(region, step), 1.0
     return _mean_and_std(region)
 
 
@@ -206,15 +207,13 @@ def _mean_and_std(region: DeviceRegion) -> tuple[float, float]:
     return mean, math.sqrt(mean_of(lambda values: region.arrays.xp.square(values - mean))) or 1.0
 
 
-def _mean_inside(region: DeviceRegion, step: CentreOnMask) -> float:
-    """As on the host: the mean inside the mask that a step reads, 0 of none."""
-    sums, count = [], 0
-    for piece in _pieces(region):
-        inside = mask_of(piece, step, region.outcomes)
-        count += int(inside.sum())
-        wide = region.arrays.xp.where(region.arrays.put(inside), _wide(piece), 0.0)
-        sums += _sums(wide, region.arrays)
-    return sum(sums) / max(1, count)
+def _quantile_inside(region: DeviceRegion, step: CentreOnMask) -> float:
+    """As on the host: of the few values inside the mask, which are brought there."""
+    inside = [
+        region.arrays.get(piece.values[region.arrays.put(mask_of(piece, step, region.outcomes))])
+        for piece in _pieces(region)
+    ]
+    return quantile_of(np.concatenate(inside), step.quantile)
 
 
 def _wide(piece: Region) -> Any:  # noqa: ANN401

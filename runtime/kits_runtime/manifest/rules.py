@@ -10,6 +10,7 @@ from kits_runtime.manifest.schema import (
     Argmax,
     AxisSize,
     Boxes,
+    CentreOnMask,
     Clean,
     Clip,
     ClipMeanSigma,
@@ -202,6 +203,8 @@ def _check_step(where: str, step: Step) -> None:
         case ClipMeanSigma(sigma=sigma, target=target):
             _require_positive(f"{where}.sigma", sigma)
             _require_interval(f"{where}.target", target)
+        case CentreOnMask(quantile=share):
+            _require(0 <= share <= 1, f"{where}.quantile", share, "a share from 0 to 1")
         case _:
             pass
 

@@ -192,10 +192,15 @@ class CentreInMask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CentreOnMask:
-    """Shifts the whole region so that its mean inside an earlier stage's mask is ``target_hu``."""
+    """Shifts the whole region so that a quantile inside an earlier stage's mask is ``target_hu``.
+
+    It is the value at place floor(``quantile`` * (n - 1)) of the n that lie inside, in order: 0.5
+    is the median, 0 the lowest.
+    """
 
     kind: ClassVar[str] = "centre_on_mask"
     of: str
+    quantile: float
     target_hu: float
 
 

@@ -36,7 +36,7 @@ value_steps = st.sampled_from(
         ClipMeanSigma(sigma=0.7, target=(-1.0, 1.0)),
         MultiplyByMask(of="earlier"),
         CentreInMask(of="earlier", target_hu=45.0),
-        CentreOnMask(of="earlier", target_hu=45.0),
+        CentreOnMask(of="earlier", quantile=0.75, target_hu=45.0),
     ]
 )
 

@@ -255,6 +255,10 @@ BROKEN: dict[str, tuple[Edits, str]] = {
         {f"{BOXED}.steps.2.std": 0.0},
         "stages[2].steps[2].std: found 0.0, expected a number above 0",
     ),
+    "a quantile in per cent": (
+        {f"{AROUND}.steps.0.quantile": 75.0},
+        "stages[3].steps[0].quantile: found 75.0, expected a share from 0 to 1",
+    ),
     "a sigma of zero": (
         {f"{SLICED}.steps.0.sigma": 0.0},
         "stages[1].steps[0].sigma: found 0.0, expected a number above 0",
