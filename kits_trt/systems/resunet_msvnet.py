@@ -229,7 +229,7 @@ def _tumour_recipe(preset: Preset) -> Recipe:
     changes: tuple[Change, ...] = (
         Place(degrees=15.0, shift=0.1)
         if published
-        else Place(degrees=40.0, zoom=(0.74, 1.35), shift=0.1),
+        else Place(degrees=90.0, zoom=(0.67, 1.5), shift=0.1),
         CutOut(up_to=0.3, chance=0.3),
         Blur(up_to_vox=1.0, chance=0.3),
     )
