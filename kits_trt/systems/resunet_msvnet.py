@@ -194,11 +194,8 @@ def _tumour_grid(preset: Preset) -> Resample:
 
 
 def _tumour_clean(preset: Preset) -> tuple[Clean, ...]:
-    return (
-        (KeepLargest(count=1, per="all"),)
-        if preset == "paper"
-        else (DropSmall(min_voxels=MIN_TUMOUR_VOX),)
-    )
+    largest = KeepLargest(count=1, per="all")
+    return (largest,) if preset == "paper" else (DropSmall(min_voxels=MIN_TUMOUR_VOX), largest)
 
 
 def _kidney_recipe(preset: Preset) -> Recipe:
