@@ -1,8 +1,9 @@
 """How a run begins: its facts, and what its folder holds already."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from kits_runtime.errors import BundleError, UsageError
 from kits_trt.systems import System
@@ -122,19 +123,26 @@ def _take_up(run: Run) -> None:
     folder.facts = with_origin(folder.facts, facts)
     folder.last = {name: copied_state(net) for name, net in last.items()}
     finished = facts.get("finished")
+    folder.last_metrics = _metrics_in(facts, last)
     folder.finished = {net for net in last if not isinstance(finished, list) or net in finished}
     if (folder.path / BEST).is_file():
         best, facts = read_trained_nets(folder.path / BEST)
         folder.best = {name: copied_state(net) for name, net in best.items()}
-        metrics = facts.get("metrics")
-        if isinstance(metrics, dict):
-            folder.metrics = {net: dict(found) for net, found in metrics.items() if net in best}
+        folder.metrics = _metrics_in(facts, best)
     if (folder.path / STATE).is_file():
         run.state = read_state(folder.path / STATE)
     steps = dict.fromkeys(folder.finished, 2**62)
     if run.state is not None:
         steps[run.state.course.net] = run.state.course.step
     folder.read_rows(steps)
+
+
+def _metrics_in(facts: Mapping[str, Any], nets: Collection[str]) -> dict[str, dict[str, float]]:
+    """What a checkpoint's header says that validations of these nets found."""
+    metrics = facts.get("metrics")
+    if not isinstance(metrics, dict):
+        return {}
+    return {net: dict(found) for net, found in metrics.items() if net in nets}
 
 
 def _require_system(facts: Mapping[str, object], system: System, *, where: str) -> None:

@@ -41,7 +41,8 @@ class RunFolder:
         last: The newest weights of each net trained so far.
         best: Its weights with the best validation Dice.
         finished: The nets in ``last`` that are trained to their end.
-        metrics: What validations found, by net.
+        metrics: What the validation of ``best`` found, by net.
+        last_metrics: The same of ``last``, where these weights were validated.
         rows: The lines of ``metrics.csv``.
         record: The content of ``run.json``.
     """
@@ -52,6 +53,7 @@ class RunFolder:
     best: dict[str, State] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    last_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)
     record: dict[str, object] = field(default_factory=dict)
 
@@ -69,8 +71,10 @@ class RunFolder:
             self.finished.add(course.net)
         else:
             self.finished.discard(course.net)
+        self.last_metrics.pop(course.net, None)
         if found is not None:
             self._add_row(course, found)
+            self.last_metrics[course.net] = _metrics(course, found)
             if course.net not in self.best or found.mean_dice >= course.best_dice:
                 self.best[course.net] = state
                 self.metrics[course.net] = _metrics(course, found)
@@ -130,9 +134,11 @@ class RunFolder:
             ) from error
 
     def _found(self, name: str) -> dict[str, object]:
+        if name == LAST:
+            finished = sorted(self.finished)
+            return {"metrics": self.last_metrics, "weights": "last", "finished": finished}
         metrics = {net: values for net, values in self.metrics.items() if net in self.best}
-        finished = {"finished": sorted(self.finished)} if name == LAST else {}
-        return {"metrics": metrics, "weights": name.partition(".")[0], **finished}
+        return {"metrics": metrics, "weights": "best"}
 
     def _write_rows(self) -> None:
         dices = sorted({key for row in self.rows for key in row if key not in _COLUMNS})
