@@ -74,7 +74,7 @@ TUMOUR_PLANE_VOX = {"paper": 512, "small": 64}
 TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # of what the tumour net reads
-KIDNEY_MEAN_HU = 45.0
+KIDNEY_CENTRE_HU = 45.0
 KIDNEY_QUANTILE = 0.75  # healthy parenchyma, unless a tumour is most of what is seen
 
 TUMOUR_SMOOTH_VOX = 100.0  # two square centimetres of a slice
@@ -167,9 +167,9 @@ def _tumour_steps(preset: Preset) -> tuple[Step, ...]:
     clip = Clip(lower_hu=lower_hu, upper_hu=upper_hu)
     scale = Scale(source=(lower_hu, upper_hu), target=(lower_hu / UNIT_HU, upper_hu / UNIT_HU))
     if preset == "paper":
-        per_slice = CentreInMask(of="kidney", target_hu=KIDNEY_MEAN_HU)
+        per_slice = CentreInMask(of="kidney", target_hu=KIDNEY_CENTRE_HU)
         return (mask, _tumour_grid(preset), per_slice, clip, scale)
-    per_kidney = CentreOnMask(of="kidney", quantile=KIDNEY_QUANTILE, target_hu=KIDNEY_MEAN_HU)
+    per_kidney = CentreOnMask(of="kidney", quantile=KIDNEY_QUANTILE, target_hu=KIDNEY_CENTRE_HU)
     return (_tumour_grid(preset), clip, mask, per_kidney, scale)
 
 

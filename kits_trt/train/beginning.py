@@ -122,8 +122,8 @@ def _take_up(run: Run) -> None:
         )
     folder.facts = with_origin(folder.facts, facts)
     folder.last = {name: copied_state(net) for name, net in last.items()}
-    finished = facts.get("finished")
     folder.last_metrics = _metrics_in(facts, last)
+    finished = facts.get("finished")
     folder.finished = {net for net in last if not isinstance(finished, list) or net in finished}
     if (folder.path / BEST).is_file():
         best, facts = read_trained_nets(folder.path / BEST)
