@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from kits_runtime.errors import BundleError, UsageError
 from kits_trt.systems import System
@@ -137,7 +136,7 @@ def _take_up(run: Run) -> None:
     folder.read_rows(steps)
 
 
-def _metrics_in(facts: Mapping[str, Any], nets: Collection[str]) -> dict[str, dict[str, float]]:
+def _metrics_in(facts: Mapping[str, object], nets: Collection[str]) -> dict[str, dict[str, float]]:
     """What a checkpoint's header says that validations of these nets found."""
     metrics = facts.get("metrics")
     if not isinstance(metrics, dict):

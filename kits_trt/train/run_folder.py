@@ -77,7 +77,7 @@ class RunFolder:
             self.last_metrics[course.net] = _metrics(course, found)
             if course.net not in self.best or found.mean_dice >= course.best_dice:
                 self.best[course.net] = state
-                self.metrics[course.net] = _metrics(course, found)
+                self.metrics[course.net] = self.last_metrics[course.net]
         self.write_checkpoints()
         write_state(self.path / STATE, trainee, course, settings)
 
