@@ -19,6 +19,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an interval: one measurement alone has none."""
+        return self.low != self.high
+
     def to_plain(self) -> dict[str, float]:
         """The figure as JSON takes it."""
         return {name: round(getattr(self, name), 4) for name in ("value", "low", "high")}

@@ -131,8 +131,7 @@ def _cell(found: tuple[float, Interval] | None) -> str:
         return "unrun"
     seconds, ratio = found
     told = f"{seconds:.2f} s, {ratio.value:.2f} x"
-    # One measurement alone has no interval.
-    return told if ratio.low == ratio.high else f"{told} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{told} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.is_known else told
 
 
 def with_headline(text: str, table: str) -> str:

@@ -54,7 +54,7 @@ def run_training(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Tell
             state="finished", seconds=round(time.monotonic() - begun, 1), **facts_of(scores)
         )
         if scores is not None:
-            run.folder.metrics["system"] = {**scores.means, "fixed mask": scores.fixed_mask_dice}
+            run.folder.system_metrics = {**scores.means, "fixed mask": scores.fixed_mask_dice}
             run.folder.write_checkpoints()
             run.teller.say(
                 f"{wanted.system.name}: Dice of kidney with tumour {scores.dice:.4f}, "

@@ -43,6 +43,7 @@ class RunFolder:
         finished: The nets in ``last`` that are trained to their end.
         metrics: What the validation of ``best`` found, by net.
         last_metrics: The same of ``last``, where these weights were validated.
+        system_metrics: What was found of the whole system with the weights in ``best``.
         rows: The lines of ``metrics.csv``.
         record: The content of ``run.json``.
     """
@@ -54,6 +55,7 @@ class RunFolder:
     finished: set[str] = field(default_factory=set)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     last_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    system_metrics: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, str]] = field(default_factory=list)
     record: dict[str, object] = field(default_factory=dict)
 
@@ -72,6 +74,7 @@ class RunFolder:
         else:
             self.finished.discard(course.net)
         self.last_metrics.pop(course.net, None)
+        self.system_metrics = {}
         if found is not None:
             self._add_row(course, found)
             self.last_metrics[course.net] = _metrics(course, found)
@@ -138,6 +141,8 @@ class RunFolder:
             finished = sorted(self.finished)
             return {"metrics": self.last_metrics, "weights": "last", "finished": finished}
         metrics = {net: values for net, values in self.metrics.items() if net in self.best}
+        if self.system_metrics:
+            metrics["system"] = self.system_metrics
         return {"metrics": metrics, "weights": "best"}
 
     def _write_rows(self) -> None:

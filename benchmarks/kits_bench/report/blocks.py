@@ -103,16 +103,16 @@ def share(value: float) -> str:
 
 def ratio(interval: Interval | Facts) -> str:
     """A ratio and the 95 % interval around it; one measurement alone has none."""
-    plain = interval.to_plain() if isinstance(interval, Interval) else interval
-    value, low, high = (figure(plain[name]) for name in ("value", "low", "high"))
-    return f"{value} x" if plain["low"] == plain["high"] else f"{value} x ({low} to {high})"
+    known = interval if isinstance(interval, Interval) else Interval(**interval)
+    value, low, high = (figure(n) for n in (known.value, known.low, known.high))
+    return f"{value} x ({low} to {high})" if known.is_known else f"{value} x"
 
 
 def times(interval: Interval) -> str:
     """The same in words."""
     value, low, high = (figure(n) for n in (interval.value, interval.low, interval.high))
     told = f"{value} times as long"
-    return told if interval.low == interval.high else f"{told} (95 % interval {low} to {high})"
+    return f"{told} (95 % interval {low} to {high})" if interval.is_known else told
 
 
 def counted(count: int, name: str) -> str:

@@ -63,6 +63,7 @@ def test_a_run_leaves_checkpoints_a_record_metrics_and_curves(data: Path, tmp_pa
     record = json.loads((out / "run.json").read_text())
     assert record["state"] == "finished"
     assert record["system_dice"] == record["system_scores"]["Dice_kidney"]
+    assert facts["metrics"]["system"] == {**record["system_scores"], "fixed mask": 1.0}
     assert record["fixed_mask_dice"] == 1.0, "three equal cases: the mask of one fits the others"
     split = record["splits"][KIDNEY]
     assert len(split["teaching"]) == 2
