@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kits_trt.phantom.fields import Floats, SmoothField, draw_field
-from kits_trt.phantom.lesions import draw_lesions
+from kits_trt.phantom.lesions import USUAL_TUMOURS, TumourVariety, draw_lesions
 from kits_trt.phantom.model import Kidney, Organ, Side
 from kits_trt.phantom.phases import Phase
 from kits_trt.phantom.shapes import (
@@ -71,17 +71,18 @@ class Variety:
     Attributes:
         sinus: Shares of kidneys with a sinus full of fat, with clefts of it, and with none.
         bulged: Share whose outline has large bulges and dents instead of lobes.
-        rough: Limits of a factor of the roughness of tumours.
+        tumours: How many tumours there are and how they vary.
     """
 
     sinus: tuple[float, float, float]
     bulged: float = 0.0
-    rough: tuple[float, float] = (1.0, 1.0)
+    tumours: TumourVariety = USUAL_TUMOURS
 
 
+UNUSUAL_TUMOURS = TumourVariety(share=0.7, spread=0.65, rough=(0.6, 2.0), anywhere=True)
 USUAL = Variety(sinus=(0.5, 0.3, 0.2))
 # A net that sees fat in most sections of healthy kidneys takes a solid section for a tumour.
-UNUSUAL = Variety(sinus=(0.25, 0.25, 0.5), bulged=0.25, rough=(0.6, 2.0))
+UNUSUAL = Variety(sinus=(0.25, 0.25, 0.5), bulged=0.25, tumours=UNUSUAL_TUMOURS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -172,7 +173,7 @@ def draw_kidney(
         sinus=sinus,
         calyces=calyces,
         inner=inner,
-        lesions=draw_lesions(rng, pose, hu, phase, rough=variety.rough),
+        lesions=draw_lesions(rng, pose, hu, phase, variety=variety.tumours),
     )
 
 

@@ -1,6 +1,7 @@
 """Tumours and cysts of a kidney."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,26 @@ from kits_trt.phantom.shapes import Ellipsoid, Point, rotation
 
 _LOOKS = ("homogeneous", "heterogeneous", "necrotic", "cystic", "infiltrating")
 _LOOK_WEIGHTS = (0.33, 0.24, 0.26, 0.12, 0.05)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TumourVariety:
+    """How many tumours there are and how they vary.
+
+    Attributes:
+        share: Of kidneys that have one, seldom two.
+        spread: Standard deviation of the logarithm of the radius.
+        rough: Limits of a factor of the roughness.
+        anywhere: Whether they may lie behind and at the hilum, and hang on the kidney by an edge.
+    """
+
+    share: float = 0.52  # about three patients in four have one in either kidney
+    spread: float = 0.52
+    rough: tuple[float, float] = (1.0, 1.0)
+    anywhere: bool = False
+
+
+USUAL_TUMOURS = TumourVariety()
 
 
 class Place(Protocol):
@@ -34,12 +55,11 @@ def draw_lesions(
     place: Place,
     hu: Mapping[str, float],
     phase: Phase,
-    *,
-    rough: tuple[float, float],
+    variety: TumourVariety,
 ) -> tuple[Lesion, ...]:
-    """The lesions of one kidney: cysts first, tumours over them, ``rough`` times as rough."""
+    """The lesions of one kidney: cysts first, tumours over them."""
     cysts = tuple(_cysts(rng, place, hu))
-    tumours = tuple(_tumours(rng, place, hu, phase, rough))
+    tumours = tuple(_tumours(rng, place, hu, phase, variety))
     return (*cysts, *tumours)
 
 
@@ -74,22 +94,22 @@ def _tumours(
     place: Place,
     hu: Mapping[str, float],
     phase: Phase,
-    rough: tuple[float, float],
+    variety: TumourVariety,
 ) -> Iterator[Lesion]:
-    if rng.random() > 0.52:  # about three patients in four have one in either kidney
+    if rng.random() > variety.share:
         return
     for _ in range(2 if rng.random() < 0.05 else 1):
-        radius = float(np.clip(rng.lognormal(np.log(19), 0.52), 5, 74))
+        radius = float(np.clip(rng.lognormal(np.log(19), variety.spread), 5, 74))
         ratio = np.clip(rng.normal(1.0, 0.12, 3), 0.75, 1.3)
         # Small ones sit anywhere; large ones grow outwards, or they would replace the kidney.
-        outward = float(rng.uniform(0.55, 1.1)) + 0.35 * radius / place.semi_mm[2]
-        centre = _surface_place(rng, place, outward)
+        furthest = 1.25 if variety.anywhere else 1.1
+        outward = float(rng.uniform(0.55, furthest)) + 0.35 * radius / place.semi_mm[2]
+        centre = _surface_place(rng, place, outward, anywhere=variety.anywhere)
         semi = radius * ratio
         turn = rotation(*rng.uniform(-90, 90, 3).tolist())
         look = draw_look(rng, hu, phase, radius)
-        roughness = look["rough"] * (
-            float(rng.uniform(*rough)) if rough[0] < rough[1] else rough[0]
-        )
+        least, most = variety.rough
+        roughness = look["rough"] * (float(rng.uniform(least, most)) if least < most else least)
         core = None
         if look["core"] > 0:
             shift = rng.normal(0, 0.12, 3) * semi
@@ -130,14 +150,16 @@ def _cysts(rng: np.random.Generator, place: Place, hu: Mapping[str, float]) -> I
         )
 
 
-def _surface_place(rng: np.random.Generator, place: Place, outward: float) -> Point:
-    """A point in half-axes times ``outward``, in a direction away from hilum and back muscles."""
+def _surface_place(
+    rng: np.random.Generator, place: Place, outward: float, *, anywhere: bool = False
+) -> Point:
+    """A point in half-axes times ``outward``, away from hilum and back muscles or ``anywhere``."""
     turn = np.asarray(place.turn, np.float64)
     for _ in range(12):
         direction = rng.normal(0, 1, 3)
         direction /= max(float(np.linalg.norm(direction)), 1e-6)
         backwards = float(direction @ turn[:, 1])
-        if direction[2] > -0.35 and backwards < 0.35:
+        if anywhere or (direction[2] > -0.35 and backwards < 0.35):
             break
     z, y, x = outward * direction
     return place.place(float(z), float(y), float(x))

@@ -12,6 +12,8 @@ from kits_trt.phantom.cases import case_number, kits_affine
 from kits_trt.phantom.cli import main
 from kits_trt.phantom.grids import draw_grid, draw_training_grid
 from kits_trt.phantom.kidneys import UNUSUAL, USUAL, Variety
+from kits_trt.phantom.model import Kidney, Lesion
+from kits_trt.phantom.shapes import Ellipsoid
 
 SMALL = ["--size", "24,36,40", "--spacing", "10,9,9", "-q"]
 REAL_SPACING = (5.0, 4.0, 4.0)
@@ -284,6 +286,30 @@ def test_varied_kidneys_have_fat_in_them_less_often_and_their_scans_reach_furthe
         return max(grid.shape[0] * grid.spacing_mm[0] for grid in grids)
 
     assert longest_mm(far=False) < 435 < 500 < longest_mm(far=True) < 565
+
+
+def test_varied_tumours_are_more_and_lie_behind_the_kidney_too() -> None:
+    def tumours(variety: Variety) -> list[tuple[Kidney, Lesion]]:
+        patients = [draw_patient(5, case, variety=variety) for case in range(60)]
+        return [
+            (kidney, lesion)
+            for patient in patients
+            for kidney in patient.kidneys
+            for lesion in kidney.lesions
+            if lesion.kind == "tumour"
+        ]
+
+    def share_far_behind(found: list[tuple[Kidney, Lesion]]) -> float:
+        behind = [
+            lesion.shape.centre[1] - kidney.centre[1] > 20
+            for kidney, lesion in found
+            if isinstance(lesion.shape, Ellipsoid)
+        ]
+        return sum(behind) / len(behind)
+
+    usual, unusual = tumours(USUAL), tumours(UNUSUAL)
+    assert len(usual) < 0.9 * len(unusual)
+    assert share_far_behind(usual) < 0.1 < 0.15 < share_far_behind(unusual)
 
 
 def test_debug_shows_where_an_error_came_from(
