@@ -97,9 +97,10 @@ def _cut_out(frame: Frame, change: CutOut, _: Piece, rng: np.random.Generator) -
     )
 
 
-def _roughen(frame: Frame, _: RoughMask, piece: Piece, rng: np.random.Generator) -> Frame:
+def _roughen(frame: Frame, change: RoughMask, piece: Piece, rng: np.random.Generator) -> Frame:
     shares = {
-        name: rough_mask(share, piece.spacing_mm, rng) for name, share in frame.shares.items()
+        name: rough_mask(share, piece.spacing_mm, rng, lumps=change.lumps)
+        for name, share in frame.shares.items()
     }
     insides = {name: np.asarray(share >= 0.5) for name, share in shares.items()}
     return replace(frame, shares=shares, insides=insides)

@@ -17,16 +17,22 @@ _LEVEL, _WANDER = 0.18, 0.12
 _LOWEST, _HIGHEST = 0.1, 0.9
 # A level of 0.1 lies within 1.3 sigma of a border; that and the softening stay within this.
 _REACH_MM = 12.0
+_LUMP_RADIUS_MM = (4.0, _REACH_MM)
 
 
 def rough_mask(
-    share: Floats, spacing_mm: tuple[float, float, float], rng: np.random.Generator
+    share: Floats,
+    spacing_mm: tuple[float, float, float],
+    rng: np.random.Generator,
+    *,
+    lumps: float = 0.0,
 ) -> Floats:
     """A mask (slice, y, x) whose border moved, in [0, 1].
 
     A blurred mask is cut at a level that wanders over the frame: the border moves in and out by a
     voxel or two, corners are lost, gaps close. The cut is softened, as interpolation softens the
-    border of a mask that is brought to another grid.
+    border of a mask that is brought to another grid. With a chance of ``lumps`` each, a ball on
+    the border is added, as a part of a neighbour that was taken for a kidney, and one taken away.
     """
     found = bounding_box(share > 0)
     if found is None:
@@ -38,7 +44,33 @@ def rough_mask(
     )
     rough = np.zeros(share.shape, np.float32)
     rough[near] = _cut_anew(share[near], spacing_mm, rng)
+    if lumps > 0:
+        on_border = np.argwhere((rough[near] > 0) & (rough[near] < 1))
+        for is_added in (True, False):
+            if rng.random() < lumps and on_border.size:
+                ball = _ball(rough[near].shape, on_border, spacing_mm, rng)
+                rough[near] = (
+                    np.maximum(rough[near], ball) if is_added else rough[near] * (1 - ball)
+                )
     return rough
+
+
+def _ball(
+    shape: tuple[int, ...],
+    centres: NDArray[np.intp],
+    spacing_mm: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> Floats:
+    """A ball around one of the centres, soft over a millimetre."""
+    centre = centres[rng.integers(len(centres))]
+    radius_mm = rng.uniform(*_LUMP_RADIUS_MM)
+    z, y, x = (
+        (np.arange(count, dtype=np.float32) - place) * np.float32(step_mm)
+        for count, place, step_mm in zip(shape, centre, spacing_mm, strict=True)
+    )
+    far_mm = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+    ball: Floats = np.clip(np.float32(radius_mm) - far_mm + np.float32(0.5), 0, 1)
+    return ball
 
 
 def _cut_anew(

@@ -77,9 +77,16 @@ class CutOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoughMask:
-    """Moves the border of the masks that steps read, as an earlier stage may have found them."""
+    """Moves the border of the masks that steps read, as an earlier stage may have found them.
+
+    Attributes:
+        chance: How often.
+        lumps: How often such a mask also takes in a lump of what lies beside it, and how often it
+            loses one.
+    """
 
     chance: float = 0.75
+    lumps: float = 0.0
 
 
 Change = Place | Mirror | Noise | Contrast | Blur | EqualiseHistogram | CutOut | RoughMask

@@ -236,7 +236,12 @@ def _tumour_recipe(preset: Preset) -> Recipe:
             EqualiseHistogram(lower_hu=lower_hu, upper_hu=upper_hu, chance=0.3),
         )
     else:
-        changes = (*changes, Mirror(axes=(2,), chance=0.5), *SHARPNESS_CHANGES, RoughMask())
+        changes = (
+            *changes,
+            Mirror(axes=(2,), chance=0.5),
+            *SHARPNESS_CHANGES,
+            RoughMask(lumps=0.3),
+        )
     return Recipe(
         stage="tumour",
         target={2: 1},

@@ -283,6 +283,19 @@ def test_a_rough_mask_moves_the_border_a_little_and_at_the_border_alone() -> Non
     assert np.mean(areas) == pytest.approx(1, abs=0.05)
 
 
+def test_a_rough_mask_takes_in_and_loses_lumps_as_often_as_it_is_told() -> None:
+    def changed(lumps: float) -> tuple[int, int]:
+        change, gained, lost = RoughMask(chance=1.0, lumps=lumps), 0, 0
+        for index in range(200):
+            share = stack_of(masked_piece(), change, index=index).values[0] / 100
+            gained += bool((share[disc(22)[1] == 0] > 0.5).any())
+            lost += bool((share[disc(13)[1] > 0] < 0.5).any())
+        return gained, lost
+
+    assert changed(0.0) == (0, 0)
+    assert all(40 < count < 100 for count in changed(0.5)), "most balls of a half reach so far"
+
+
 def test_without_roughness_the_mask_is_as_it_was() -> None:
     np.testing.assert_array_equal(stack_of(masked_piece()).values[0], 100 * disc(18)[1])
 
