@@ -1,9 +1,14 @@
-"""Half the size on disk, the same float32 graph: large weights kept as float16 and widened on load.
+"""Half the size on disk, the same float32 graph: most weights kept as float16, widened on load.
 
 A stored weight becomes a float16 initialiser and a Cast to float32 under the weight's old name, so
 that all other nodes stay as they were. Engines fold such constant casts when they open the file.
-This changes weights by half precision's rounding (relative 2^-11), not the arithmetic.
+This changes weights by half precision's rounding (relative 2^-11), not the arithmetic. The layers
+of full resolution are the smallest of a net and their rounding is seen most, so they stay exact.
 """
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import onnx
@@ -11,13 +16,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kits_export.half_range import readers_of, require_finite_weight, require_half_weight
 
+EXACT_SHARE = 0.04
 _SUFFIX = ".half"
 
 
-def store_weights_as_half(model: onnx.ModelProto, *, min_elements: int = 256) -> onnx.ModelProto:
-    """Return a copy of the model whose weights of ``min_elements`` or more are stored as float16.
+def store_weights_as_half(
+    model: onnx.ModelProto, *, exact_share: float = EXACT_SHARE
+) -> onnx.ModelProto:
+    """Return a copy of the model whose weights are stored as float16, but for the smallest.
 
-    Biases and slopes are small and stay float32. Models that already store halves come back equal.
+    Those stay float32 that together are no more than ``exact_share`` of all numbers. Models that
+    already store halves come back equal.
 
     Raises:
         BundleError: A weight is not finite.
@@ -27,12 +36,13 @@ def store_weights_as_half(model: onnx.ModelProto, *, min_elements: int = 256) ->
     result.CopyFrom(model)
     graph = result.graph
     casts = []
+    exact = _smallest(graph.initializer, exact_share)
     for index, item in enumerate(graph.initializer):
         if item.data_type != TensorProto.FLOAT:
             continue
         weights = numpy_helper.to_array(item)
         require_finite_weight(item.name, weights)
-        if weights.size < min_elements:
+        if item.name in exact:
             continue
         require_half_weight(item.name, weights, readers=readers_of(graph.node, item.name))
         stored = numpy_helper.from_array(weights.astype(np.float16), item.name + _SUFFIX)
@@ -41,6 +51,14 @@ def store_weights_as_half(model: onnx.ModelProto, *, min_elements: int = 256) ->
     _insert_first(graph, casts)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _smallest(weights: Sequence[onnx.TensorProto], share: float) -> frozenset[str]:
+    """The names of the smallest weights that together are no more than a share of all numbers."""
+    sizes = sorted((math.prod(item.dims), item.name) for item in weights)
+    room = share * sum(size for size, _ in sizes)
+    totals = accumulate(size for size, _ in sizes)
+    return frozenset(name for (_, name), total in zip(sizes, totals, strict=True) if total <= room)
 
 
 def widen_weights(model: onnx.ModelProto) -> onnx.ModelProto:
