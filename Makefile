@@ -120,7 +120,7 @@ default-bundle: $(VENV)/.installed ## train the bundle in the package and export
 	  mv $(BUNDLE_RUN)/teach.part $(BUNDLE_RUN)/teach; }
 	@test -d $(BUNDLE_RUN)/validate || { $(PHANTOMS) $(BUNDLE_RUN)/validate.part --overwrite --cases 12 --varied --seed 1000000; \
 	  mv $(BUNDLE_RUN)/validate.part $(BUNDLE_RUN)/validate; }
-	@$(TRAIN) --net resunet3d --max-steps 9000
+	@$(TRAIN) --net resunet3d --max-steps 6600
 	@$(TRAIN) --net msvnet --max-steps 26500
 	@$(EXPORT) --ckpt $(BUNDLE_RUN)/run/best.safetensors
 
