@@ -21,8 +21,9 @@ class Interval:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is an interval: one measurement alone has none."""
-        return self.low != self.high
+        """Whether there is an interval: one measurement alone has none, but for rounding."""
+        plain = self.to_plain()
+        return plain["low"] != plain["high"]
 
     def to_plain(self) -> dict[str, float]:
         """The figure as JSON takes it."""
