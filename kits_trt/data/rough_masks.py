@@ -42,17 +42,26 @@ def rough_mask(
         slice(max(0, start - more), stop + more)
         for start, stop, more in zip(found.start, found.stop, reach, strict=True)
     )
+    cut = _cut_anew(share[near], spacing_mm, rng)
     rough = np.zeros(share.shape, np.float32)
-    rough[near] = _cut_anew(share[near], spacing_mm, rng)
-    if lumps > 0:
-        on_border = np.argwhere((rough[near] > 0) & (rough[near] < 1))
-        for is_added in (True, False):
-            if rng.random() < lumps and on_border.size:
-                ball = _ball(rough[near].shape, on_border, spacing_mm, rng)
-                rough[near] = (
-                    np.maximum(rough[near], ball) if is_added else rough[near] * (1 - ball)
-                )
+    rough[near] = _with_lumps(cut, lumps, spacing_mm, rng) if lumps > 0 else cut
     return rough
+
+
+def _with_lumps(
+    mask: Floats,
+    chance: float,
+    spacing_mm: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> Floats:
+    """A mask with a ball on its border added and another taken away, each with a chance."""
+    border = np.argwhere((mask > 0) & (mask < 1))
+    for is_added in (True, False):
+        if rng.random() < chance and border.size:
+            ball = _ball(mask.shape, border, spacing_mm, rng)
+            changed = np.maximum(mask, ball) if is_added else mask * (1 - ball)
+            mask = changed.astype(np.float32)
+    return mask
 
 
 def _ball(
@@ -60,7 +69,7 @@ def _ball(
     centres: NDArray[np.intp],
     spacing_mm: tuple[float, float, float],
     rng: np.random.Generator,
-) -> Floats:
+) -> NDArray[np.float64]:
     """A ball around one of the centres, soft over a millimetre."""
     centre = centres[rng.integers(len(centres))]
     radius_mm = rng.uniform(*_LUMP_RADIUS_MM)
@@ -69,7 +78,7 @@ def _ball(
         for count, place, step_mm in zip(shape, centre, spacing_mm, strict=True)
     )
     far_mm = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
-    ball: Floats = np.clip(np.float32(radius_mm) - far_mm + np.float32(0.5), 0, 1)
+    ball: NDArray[np.float64] = np.clip(np.float32(radius_mm) - far_mm + np.float32(0.5), 0, 1)
     return ball
 
 
