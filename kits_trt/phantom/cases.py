@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -23,29 +23,37 @@ from kits_runtime.files import replacing_folder
 from kits_runtime.record import versions
 from kits_runtime.volume import orientation_from_affine
 from kits_trt.phantom.anatomy import draw_patient
-from kits_trt.phantom.grids import Size, Triple, draw_grid, draw_training_grid
+from kits_trt.phantom.grids import (
+    Size,
+    Triple,
+    draw_grid,
+    draw_kidney_grid,
+    draw_training_grid,
+)
 from kits_trt.phantom.kidneys import UNUSUAL, USUAL
 from kits_trt.phantom.marker import Origin, mark_phantom
+from kits_trt.phantom.model import Patient
 from kits_trt.phantom.real_anatomy import patient_from_labels
-from kits_trt.phantom.rendering import render
+from kits_trt.phantom.rendering import Grid, render
 
 Nifti = nib.Nifti1Image
 Progress = Callable[[int, int, str], None]
+Lesson = int | Literal["kidneys"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What to make. Size and spacing are drawn as in KiTS where they are None.
 
-    With a ``plane`` scans are made to learn from: that many pixels along both axes in plane, at
-    most so many around a segmentation.
+    With a ``lesson`` scans are made to learn from: that many pixels along both axes in plane, at
+    most so many around a segmentation; or kidneys and little else, with pixels as scanners have.
     """
 
     out: Path
     seed: int
     size: Size | None = None
     spacing_mm: Triple | None = None
-    plane: int | None = None
+    lesson: Lesson | None = None
     varied: bool = False
     overwrite: bool = False
 
@@ -61,11 +69,7 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
     for case, name in enumerate(names):
         variety = UNUSUAL if plan.varied else USUAL
         patient = draw_patient(plan.seed, case, variety=variety)
-        grid = (
-            draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
-            if plan.plane is None
-            else draw_training_grid(patient, plan.plane, far=plan.varied)
-        )
+        grid = _grid_of(plan, patient)
         hu, labels = render(
             patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
         )
@@ -79,10 +83,19 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
         progress(case + 1, count, f"{name}: {_shape_text(hu.shape)} voxels, {patient.phase}")
 
 
+def _grid_of(plan: Plan, patient: Patient) -> Grid:
+    if plan.lesson is None:
+        return draw_grid(patient, size=plan.size, spacing_mm=plan.spacing_mm)
+    if plan.lesson == "kidneys":
+        return draw_kidney_grid(patient)
+    return draw_training_grid(patient, plan.lesson, far=plan.varied)
+
+
 def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progress) -> None:
     """Writes a case around each segmentation, with its folder's name, grid, affine and labels.
 
-    With a ``plane`` these are thinned, and the affine is that of procedural cases.
+    To learn from, these are thinned or drawn anew around the kidneys, and the affine is that of
+    procedural cases.
 
     Raises:
         ScanError: A segmentation cannot be read, or is not a label map with a kidney.
@@ -148,16 +161,23 @@ def _scans_around(path: Path, plan: Plan, case: int) -> dict[str, Nifti]:
     labels = np.ascontiguousarray(arrangement.to_model(stored))
     steps = np.linalg.norm(affine[:3, :3], axis=0)[list(arrangement.axes)]
     spacing_mm = (float(steps[0]), float(steps[1]), float(steps[2]))
-    if plan.plane is not None:
-        labels, spacing_mm = _thinned(labels, spacing_mm, plan.plane)
+    if isinstance(plan.lesson, int):
+        labels, spacing_mm = _thinned(labels, spacing_mm, plan.lesson)
     if not labels.any():
         raise ScanError(
             f"{path}: found no labelled voxel; expected a kidney (1); leave this case out"
         )
     patient = patient_from_labels(labels, spacing_mm, seed=plan.seed, case=case)
-    z, y, x = labels.shape
-    hu, _ = render(patient, shape=(z, y, x), spacing_mm=spacing_mm)
-    if plan.plane is not None:
+    if plan.lesson == "kidneys":
+        grid = draw_kidney_grid(patient)
+        hu, labels = render(
+            patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
+        )
+        spacing_mm = grid.spacing_mm
+    else:
+        z, y, x = labels.shape
+        hu, _ = render(patient, shape=(z, y, x), spacing_mm=spacing_mm)
+    if plan.lesson is not None:
         affine = kits_affine(spacing_mm)
         return {"imaging": _image(hu, affine), "segmentation": _image(labels, affine)}
     return {

@@ -15,7 +15,13 @@ from kits_runtime.cli.console import (
 )
 from kits_runtime.cli.telling import add_telling
 from kits_runtime.errors import UsageError
-from kits_trt.phantom.cases import Plan, find_segmentations, make_cases, make_cases_around
+from kits_trt.phantom.cases import (
+    Lesson,
+    Plan,
+    find_segmentations,
+    make_cases,
+    make_cases_around,
+)
 
 NAME = "kits-phantom"
 
@@ -49,11 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--spacing", type=_spacing, metavar="z,y,x", help="voxel size in mm (default: drawn)")
     add(
         "--for-training",
-        type=_plane,
+        type=_lesson,
         metavar="N",
-        dest="plane",
+        dest="lesson",
         help="scans to learn from: N x N pixels (such as 192), slices of 1.5 to 5 mm; with "
-        "--anatomy at most N x N of the segmentation's",
+        "--anatomy at most N x N of the segmentation's; 'kidneys' for what lies around them "
+        "alone, with pixels of 0.6 to 2 mm",
     )
     add(
         "--anatomy",
@@ -77,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         size=options.size,
         spacing_mm=options.spacing,
-        plane=options.plane,
+        lesson=options.lesson,
         varied=options.varied,
         overwrite=options.overwrite,
     )
@@ -86,12 +93,12 @@ def _run(options: argparse.Namespace) -> int:
         if not options.quiet:
             say(f"{NAME}: {done}/{count} {text}")
 
-    if options.plane is not None and (options.size, options.spacing) != (None, None):
+    if options.lesson is not None and (options.size, options.spacing) != (None, None):
         raise UsageError(
             "--for-training: found --size or --spacing with it; expected neither, it draws its own "
             "grids; leave them out"
         )
-    if options.varied and (options.plane is None or options.anatomy is not None):
+    if options.varied and (options.lesson is None or options.anatomy is not None):
         raise UsageError(
             "--varied: found it without --for-training or with --anatomy; expected procedural "
             "cases to learn from; leave it out"
@@ -118,8 +125,8 @@ def _count(text: str) -> int:
     return _whole(text, lowest=1)
 
 
-def _plane(text: str) -> int:
-    return _whole(text, lowest=32)
+def _lesson(text: str) -> Lesson:
+    return "kidneys" if text == "kidneys" else _whole(text, lowest=32)
 
 
 def _seed(text: str) -> int:

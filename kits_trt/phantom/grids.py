@@ -1,9 +1,13 @@
 """Sizes, spacings and fields of view as KiTS has them."""
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kits_runtime.grid import bounding_box
+from kits_trt.phantom.labels import mark_labels
 from kits_trt.phantom.model import Patient, stream
 from kits_trt.phantom.rendering import Grid
+from kits_trt.phantom.space import Space
 
 Size = tuple[int, int, int]
 Triple = tuple[float, float, float]
@@ -19,6 +23,11 @@ _TRAINING_LENGTH_MM = (200.0, 430.0)
 _FAR_MM = (200.0, 560.0)
 _TRAINING_FIELD_MM = (307.0, 512.0)
 _TRAINING_SHIFT_MM = (45.0, 30.0, 45.0)
+
+_NEAR_PIXEL_MM = (0.6, 2.0)
+_NEAR_MM = (12.0, 30.0)
+_NEAR_VOXELS = 3_000_000
+_LOOK_MM = 4.0
 
 
 def draw_grid(
@@ -66,6 +75,51 @@ def draw_training_grid(patient: Patient, plane: int, *, far: bool = False) -> Gr
     return Grid(
         shape=(slices, plane, plane), spacing_mm=(thickness, pixel, pixel), centre_mm=(z, y, x)
     )
+
+
+def draw_kidney_grid(patient: Patient) -> Grid:
+    """The grid of a scan that shows kidneys, lesions and little else, as sharply as scanners do.
+
+    For nets that look at boxes around kidneys. It has fewer voxels than ``draw_training_grid``
+    gives, though finer ones, which are coarser than drawn only where kidneys fill a large field.
+    """
+    rng = stream(patient.seed, patient.case, "kidney grid")
+    thickness = float(rng.choice(_TRAINING_THICKNESS_MM))
+    pixel = float(np.exp(rng.uniform(*np.log(_NEAR_PIXEL_MM))))
+    lower, upper = _labelled_mm(patient)
+    lower -= rng.uniform(*_NEAR_MM, 3)
+    upper += rng.uniform(*_NEAR_MM, 3)
+    depth, height, width = (upper - lower).tolist()
+    pixel = round(max(pixel, (depth * height * width / thickness / _NEAR_VOXELS) ** 0.5), 4)
+    spacing = (thickness, pixel, pixel)
+    slices, rows, columns = (
+        round(length / step) for length, step in zip((depth, height, width), spacing, strict=True)
+    )
+    z, y, x = ((lower + upper) / 2).tolist()
+    return Grid(shape=(slices, rows, columns), spacing_mm=spacing, centre_mm=(z, y, x))
+
+
+def _labelled_mm(patient: Patient) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The first and last patient coordinates, within a few mm, of what is labelled."""
+    shapes = [
+        shape
+        for kidney in patient.kidneys
+        for shape in (kidney.outline, *(lesion.shape for lesion in kidney.lesions))
+    ]
+    bounds = np.array([shape.bounds() for shape in shapes])
+    space = Space.of(patient)
+    lowers, uppers = space.boxes(bounds[:, 0], bounds[:, 1])
+    lower, upper = lowers.min(axis=0), uppers.max(axis=0)
+    z, y, x = (
+        np.arange(first, last + _LOOK_MM, _LOOK_MM, dtype=np.float32)
+        for first, last in zip(lower, upper, strict=True)
+    )
+    labels = np.zeros((len(z), len(y), len(x)), np.uint8)
+    mark_labels(patient, space, (z, y, x), labels)
+    found = bounding_box(labels > 0)
+    if found is None:
+        return lower, upper
+    return lower + np.array(found.start) * _LOOK_MM, lower + (np.array(found.stop) - 1) * _LOOK_MM
 
 
 def _field_mm(rng: np.random.Generator, patient: Patient) -> float:

@@ -10,7 +10,7 @@ from kits_trt.phantom import cases as cases_module
 from kits_trt.phantom import draw_patient, patient_from_labels, render
 from kits_trt.phantom.cases import case_number, kits_affine
 from kits_trt.phantom.cli import main
-from kits_trt.phantom.grids import draw_grid, draw_training_grid
+from kits_trt.phantom.grids import draw_grid, draw_kidney_grid, draw_training_grid
 from kits_trt.phantom.kidneys import UNUSUAL, USUAL, Variety
 from kits_trt.phantom.model import Kidney, Lesion
 from kits_trt.phantom.shapes import Ellipsoid
@@ -159,6 +159,56 @@ def test_anatomy_to_learn_from_is_thinned_in_plane(tmp_path: Path) -> None:
         np.testing.assert_allclose(written.affine, kits_affine((z, 2 * y, 2 * x)), atol=1e-6)
 
 
+def test_anatomy_to_learn_from_is_drawn_around_its_kidneys(tmp_path: Path) -> None:
+    write_labels(tmp_path / "in" / "case_00042", real_like_labels(), kits_affine(REAL_SPACING))
+
+    out = tmp_path / "out"
+    run = [str(out), "--anatomy", str(tmp_path / "in"), "-q", "--for-training", "kidneys"]
+    assert main(run) == 0
+
+    found, image = load(out / "case_00042", "segmentation")
+    steps = np.abs(image.affine[[2, 1, 0], [0, 1, 2]])
+    volumes = [np.count_nonzero(found == value) * steps.prod() for value in (1, 2)]
+    expected = [np.count_nonzero(real_like_labels() == value) * 80 for value in (1, 2)]
+    np.testing.assert_allclose(volumes, expected, rtol=0.1)
+    assert found.shape[2] * steps[2] < 72 * 4.0  # the map is wider
+    hu, scan = load(out / "case_00042", "imaging")
+    assert hu.shape == found.shape
+    np.testing.assert_array_equal(scan.affine, image.affine)
+
+
+def test_a_grid_of_kidneys_holds_all_of_them_and_little_else() -> None:
+    pixels_mm = []
+    for case in range(16):
+        patient = draw_patient(5, case, variety=UNUSUAL)
+        grid = draw_kidney_grid(patient)
+        pixels_mm.append(grid.spacing_mm[1])
+        assert grid.spacing_mm[1] == grid.spacing_mm[2]
+        assert np.prod(grid.shape) < 3.2e6
+        _, labels = render(
+            patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
+        )
+        for axis, step_mm in enumerate(grid.spacing_mm):
+            seen = np.flatnonzero(labels.any(axis=tuple({0, 1, 2} - {axis})))
+            before_mm, after_mm = seen[0] * step_mm, (labels.shape[axis] - seen[-1]) * step_mm
+            assert 6 < before_mm < 36 + step_mm
+            assert 6 < after_mm < 36 + step_mm
+    assert min(pixels_mm) < 0.9
+    assert 1.4 < max(pixels_mm) < 2.5
+
+
+def test_cases_of_kidneys_to_learn_from_depend_on_seed_and_number_alone(tmp_path: Path) -> None:
+    run = ["--for-training", "kidneys", "--varied", "--seed", "5", "-q"]
+    assert main([str(tmp_path), "--cases", "1", *run]) == 0
+    patient = draw_patient(5, 0, variety=UNUSUAL)
+    grid = draw_kidney_grid(patient)
+    hu, labels = render(
+        patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
+    )
+    np.testing.assert_array_equal(load(tmp_path / "case_00000", "imaging")[0], hu)
+    np.testing.assert_array_equal(load(tmp_path / "case_00000", "segmentation")[0], labels)
+
+
 def test_anatomy_takes_the_first_cases_asked_for(tmp_path: Path) -> None:
     for name in ("case_00001", "case_00007"):
         write_labels(tmp_path / "in" / name, real_like_labels(), kits_affine(REAL_SPACING))
@@ -256,7 +306,7 @@ def test_misuse_is_one_line_and_exit_2(
     assert found in one_line(capsys)
 
 
-@pytest.mark.parametrize("other", ["--anatomy=.", "--for-training=32"])
+@pytest.mark.parametrize("other", ["--anatomy=.", "--for-training=32", "--for-training=kidneys"])
 def test_options_that_exclude_each_other_are_one_line_and_exit_2(
     other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
