@@ -66,9 +66,11 @@ def bundle_part() -> str:
 
 def frozen_part(record: Record) -> str:
     """The frozen test: all cases, then by tumour size, phase and thickness."""
+    times = record.get("renderings", 1)
+    cases = f"{record['all']['cases']} cases" if times == 1 else f"each case rendered {times} times"
     head = (
         f"Version {record['version']} (configuration `{record['configuration_sha256'][:16]}`), "
-        f"subset *{record['subset']}*, {record['all']['cases']} cases; nothing found in "
+        f"subset *{record['subset']}*, {cases}; nothing found in "
         f"{record['empty_results']}. {_measured(record)}"
     )
     rows = [_row("**all**", record["all"])]

@@ -17,6 +17,7 @@ from kits_bench.frozen_test.configuration import (
     configuration_from,
     labels_sha256,
     read_configuration,
+    rendered_anew,
     text_of,
 )
 from kits_bench.frozen_test.freeze import freeze
@@ -177,6 +178,37 @@ def test_a_run_stops_in_time_goes_on_and_leaves_a_record(
     written = [path.stat().st_mtime_ns for path in sorted((out / "masks").iterdir())]
     assert command.main(arguments) == 0
     assert [path.stat().st_mtime_ns for path in sorted((out / "masks").iterdir())] == written
+
+
+def test_further_renderings_show_the_same_maps_in_every_phase(frozen: Configuration) -> None:
+    several = [rendered_anew(frozen, number) for number in range(4)]
+    assert several[0] == frozen
+    for cases in zip(*(each.cases for each in several), strict=True):
+        assert len({case.phase for case in cases}) == 4
+        assert len({replace(case, phase="arterial") for case in cases}) == 1
+    assert len({each.seed for each in several}) == 4
+
+
+def test_dev_is_rendered_as_often_as_asked_and_test_once(
+    frozen: Configuration,
+    anatomy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = replace(frozen, cases=(replace(frozen.cases[0], subset="dev", every_pixel=2),))
+    monkeypatch.setattr(command, "read_configuration", lambda _version: small)
+    shared = ["--anatomy", str(anatomy), "-o", str(tmp_path), "--renderings", "2"]
+
+    assert command.main([*shared, "--subset", "dev"]) == 0
+    record: dict[str, Any] = json.loads((tmp_path / "dev-2-renderings.json").read_text())
+    assert record["renderings"] == record["all"]["cases"] == 2
+    assert len({case["phase"] for case in record["cases"]}) == 2
+    assert (tmp_path / "rendering-1" / "scans" / "case_00000" / "imaging.nii.gz").is_file()
+
+    capsys.readouterr()
+    assert command.main([*shared, "--subset", "test"]) == 2
+    assert "--renderings: found 2 of subset test, expected 1" in capsys.readouterr().err
 
 
 def test_the_case_type_refuses_what_it_does_not_know() -> None:

@@ -5,6 +5,9 @@
 DIR is any folder with KiTS19's label maps, as the challenge publishes them. Scans are rendered into
 ``OUT/scans`` and results kept in ``OUT/results``, so that a run that was ended goes on where it
 stopped; with ``--minutes`` it ends by itself. The record appears when all cases are done.
+
+``--renderings 4`` renders each dev anatomy four times, once in each phase, further ones into
+``OUT/rendering-1`` and so on. Nets are chosen by those, since twenty scans are few.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from kits_bench.frozen_test.configuration import (
     Configuration,
     FrozenCase,
     read_configuration,
+    rendered_anew,
 )
 from kits_bench.frozen_test.probe import check_renderer
 from kits_bench.frozen_test.rendering import rendered_case
@@ -28,6 +32,7 @@ from kits_bench.machine import machine_facts
 from kits_bench.records import write_record
 from kits_runtime.cli.console import EXIT_OK, exit_code_of, say
 from kits_runtime.engines import BACKENDS
+from kits_runtime.errors import UsageError
 from kits_runtime.segmenter import Segmenter
 from kits_trt.evaluation.pairs import label_files
 
@@ -49,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--backend", choices=("auto", *(row.name for row in BACKENDS)), default="auto")
     add("--subset", choices=SUBSETS, required=True, help="test is for final figures only")
     add("--version-of-test", type=int, default=VERSION, metavar="N")
+    add("--renderings", type=int, default=1, metavar="N", help="of each dev anatomy (default: 1)")
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="scans, results, record")
     add("--minutes", type=float, default=float("inf"), help="end after so many; call again")
     add("--debug", action="store_true", help="with tracebacks")
@@ -59,22 +65,49 @@ def _run(options: argparse.Namespace) -> int:
     configuration = read_configuration(options.version_of_test)
     check_renderer(configuration.renderer)
     maps = label_files(options.anatomy)
-    cases = configuration.of(options.subset)
+    todo = _scans_to_run(configuration, options)
     end = time.monotonic() + 60 * options.minutes
     results = []
     with Segmenter.from_bundle(options.bundle, backend=options.backend) as segmenter:
-        for number, case in enumerate(cases, start=1):
+        for number, (rendering, case, out) in enumerate(todo, start=1):
             if time.monotonic() > end:
-                say(f"{NAME}: {number - 1} of {len(cases)} cases done; call again to go on")
+                say(f"{NAME}: {number - 1} of {len(todo)} cases done; call again to go on")
                 return EXIT_OK
-            result = _result_of(segmenter, case, configuration, maps=maps, out=options.out)
+            result = _result_of(segmenter, case, rendering, maps=maps, out=out)
             results.append(result)
-            say(f"{NAME}: {number}/{len(cases)} {told(result)}")
-        facts = {"subset": options.subset, **_what_ran(segmenter, configuration)}
-    path = options.out / f"{options.subset}.json"
+            say(f"{NAME}: {number}/{len(todo)} {told(result)}")
+        facts = {
+            "subset": options.subset,
+            "renderings": options.renderings,
+            **_what_ran(segmenter, configuration),
+        }
+    several = f"-{options.renderings}-renderings" if options.renderings > 1 else ""
+    path = options.out / f"{options.subset}{several}.json"
     write_record(path, record_of_results(results, facts))
     say(f"{NAME}: {path}")
     return EXIT_OK
+
+
+def _scans_to_run(
+    configuration: Configuration, options: argparse.Namespace
+) -> list[tuple[Configuration, FrozenCase, Path]]:
+    """Each scan's rendering, case and folder.
+
+    Raises:
+        UsageError: Test cases are to be rendered otherwise than they were frozen.
+    """
+    count = options.renderings
+    if count < 1 or (count > 1 and options.subset != "dev"):
+        raise UsageError(
+            f"--renderings: found {count} of subset {options.subset}, expected 1, or more of dev; "
+            "the test subset is rendered as it was frozen"
+        )
+    todo = []
+    for number in range(count):
+        rendering = rendered_anew(configuration, number)
+        out = options.out / f"rendering-{number}" if number else options.out
+        todo += [(rendering, case, out) for case in rendering.of(options.subset)]
+    return todo
 
 
 def told(result: Result) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import Any, Literal, get_args
 
@@ -84,6 +84,21 @@ def read_configuration(version: int = VERSION) -> Configuration:
             "Leave it out for the newest."
         )
     return configuration_from(json.loads(source.read_text(encoding="utf-8")))
+
+
+def rendered_anew(configuration: Configuration, number: int) -> Configuration:
+    """The same maps in another rendering: other random numbers, and phases so many further on.
+
+    For choosing between nets by the dev subset: twenty scans are few. Number 0 is what was frozen.
+    """
+    return replace(
+        configuration,
+        seed=configuration.seed + number,
+        cases=tuple(
+            replace(case, phase=PHASES[(PHASES.index(case.phase) + number) % len(PHASES)])
+            for case in configuration.cases
+        ),
+    )
 
 
 def configuration_from(plain: Mapping[str, Any]) -> Configuration:
