@@ -287,8 +287,19 @@ def _facts_of(bundle: Bundle) -> dict[str, object]:
             "description": manifest.card.training_data,
             "real_anatomy": licence != PHANTOM_LICENCE,
         },
+        "metrics": _metrics_of(bundle),
         "bundle_sha256": bundle.sha256,
     }
+
+
+def _metrics_of(bundle: Bundle) -> dict[str, dict[str, float]]:
+    """The card's metrics by net; those of the whole system are not of any net's."""
+    metrics: dict[str, dict[str, float]] = {name: {} for name in bundle.manifest.nets}
+    for full, value in bundle.manifest.card.metrics.items():
+        name, _, metric = full.partition(": ")
+        if name in metrics:
+            metrics[name][metric] = value
+    return metrics
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kits_runtime.errors import BundleError, UsageError
+from kits_trt.nets import SegmentationNet
 from kits_trt.systems import System
 from kits_trt.train.checkpoint import read_trained_nets, system_of
 from kits_trt.train.compute import Compute
@@ -51,6 +52,8 @@ def begun_run(wanted: Wanted, *, compute: Compute, ranks: Ranks, teller: Teller)
         start=started[0] if started else {},
     )
     _take_up(run)
+    if started is not None:
+        _take_over(run, *started)
     if ranks.is_first:
         folder.write_record(
             state="training",
@@ -134,6 +137,20 @@ def _take_up(run: Run) -> None:
     if run.state is not None:
         steps[run.state.course.net] = run.state.course.step
     folder.read_rows(steps)
+
+
+def _take_over(run: Run, nets: Mapping[str, SegmentationNet], facts: Mapping[str, object]) -> None:
+    """Leave nets that are not to be trained as the checkpoint that training begins from has them.
+
+    They are not finished: whoever asks for them later trains them.
+    """
+    folder = run.folder
+    others = [net for net in nets if net not in run.wanted.nets and net not in folder.last]
+    told = _metrics_in(facts, others)
+    for net in others:
+        folder.last[net] = folder.best[net] = copied_state(nets[net])
+    folder.last_metrics |= told
+    folder.metrics |= told
 
 
 def _metrics_in(facts: Mapping[str, object], nets: Collection[str]) -> dict[str, dict[str, float]]:

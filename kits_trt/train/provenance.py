@@ -19,6 +19,7 @@ PHANTOM_LICENCE = "Apache-2.0"
 UNKNOWN_LICENCE = "unknown: the licence of the training data is not known"
 
 _PROCEDURAL = "phantom"
+BEGUN_FROM = "Begun from weights that were trained on:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +75,39 @@ def joint_licence(licences: Iterable[str]) -> str:
 def with_origin(facts: Mapping[str, object], earlier: Mapping[str, object]) -> dict[str, object]:
     """A checkpoint's facts, when weights with other facts had a part in it as well.
 
-    The licence is the stricter one, and real anatomy stays real.
+    The licence is the stricter one, real anatomy stays real, and what the earlier ones were
+    trained on is told as well.
     """
-    data = facts.get("data")
+    own, before = _data_of(facts), _data_of(earlier)
+    said = _both_told(own.get("description"), before.get("description"))
     return {
         **facts,
         "licence": joint_licence(
             str(each.get("licence", UNKNOWN_LICENCE)) for each in (facts, earlier)
         ),
         "data": {
-            **(data if isinstance(data, Mapping) else {}),
+            **own,
+            **({"description": said} if said else {}),
             "real_anatomy": has_real_anatomy(facts) or has_real_anatomy(earlier),
         },
     }
+
+
+def _data_of(facts: Mapping[str, object]) -> Mapping[str, object]:
+    """What a checkpoint's facts say of its data; nothing where that is no mapping."""
+    data = facts.get("data")
+    return data if isinstance(data, Mapping) else {}
+
+
+def _both_told(own: object, earlier: object) -> str | None:
+    """What is said of the data, and of that of earlier weights, unless one says both."""
+    texts = [text for text in (own, earlier) if isinstance(text, str) and text]
+    if len(texts) < 2:
+        return texts[0] if texts else None
+    first, second = texts
+    if first in second or second in first:
+        return max(texts, key=len)
+    return f"{first} {BEGUN_FROM} {second}"
 
 
 def has_real_anatomy(facts: Mapping[str, object]) -> bool:
@@ -94,8 +115,7 @@ def has_real_anatomy(facts: Mapping[str, object]) -> bool:
 
     Where they do not say, their kind of data tells, or else their licence.
     """
-    data = facts.get("data")
-    said = data if isinstance(data, Mapping) else {}
+    said = _data_of(facts)
     if isinstance(said.get("real_anatomy"), bool):
         return bool(said["real_anatomy"])
     if "kind" in said:

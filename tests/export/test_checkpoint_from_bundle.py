@@ -110,6 +110,9 @@ def test_the_packaged_bundle_becomes_a_checkpoint_to_start_from(
     assert sorted(nets) == sorted(bundle.manifest.nets)
     assert facts["licence"] == bundle.manifest.card.licence == "Apache-2.0"
     assert facts["bundle_sha256"] == bundle.sha256
+    metrics = facts["metrics"]
+    assert isinstance(metrics, dict)
+    assert metrics["msvnet"]["steps"] == bundle.manifest.card.metrics["msvnet: steps"]
     assert facts["data"] == {
         "description": bundle.manifest.card.training_data,
         "real_anatomy": False,

@@ -221,6 +221,23 @@ def test_training_begins_from_the_weights_of_a_checkpoint(data: Path, tmp_path: 
     assert 0 < furthest < 1e-3
 
 
+def test_nets_that_are_not_trained_stay_as_the_checkpoint_has_them(
+    data: Path, tmp_path: Path
+) -> None:
+    out, tuned = tmp_path / "run", tmp_path / "tuned"
+    assert train(data, out, "--max-steps", "1") == 0
+    start = ("--start", str(out / "best.safetensors"))
+    assert train(data, tuned, "--max-steps", "1", "--net", TUMOUR, *start) == 0
+
+    before, after = (load_file(run / "best.safetensors") for run in (out, tuned))
+    moved = {n.partition("/")[0] for n in before if not torch.equal(before[n], after[n])}
+    assert list(read_system_checkpoint(tuned / "best.safetensors")[0]) == [KIDNEY, TUMOUR]
+    assert moved == {TUMOUR}
+    metrics = [facts_of(run / "best.safetensors")["metrics"] for run in (out, tuned)]
+    assert metrics[0][KIDNEY] == metrics[1][KIDNEY]
+    assert facts_of(tuned / "last.safetensors")["finished"] == [TUMOUR]
+
+
 def test_weights_from_phantoms_alone_are_free(data: Path, tmp_path: Path) -> None:
     for number in range(3):
         made = Origin(seed=1, version="0", anatomy=False)

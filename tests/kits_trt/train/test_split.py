@@ -13,12 +13,14 @@ from kits_trt.phantom.marker import read_marked
 from kits_trt.systems import SYSTEMS
 from kits_trt.systems.recipe import FirstCases, RandomSplit
 from kits_trt.train.provenance import (
+    BEGUN_FROM,
     KITS_LICENCE,
     PHANTOM_LICENCE,
     UNKNOWN_LICENCE,
     data_facts,
     joint_licence,
     plain_recipe,
+    with_origin,
 )
 from kits_trt.train.split import split_cases
 
@@ -95,6 +97,16 @@ def test_the_strictest_licence_holds() -> None:
     assert joint_licence([PHANTOM_LICENCE, KITS_LICENCE]) == KITS_LICENCE
     assert joint_licence([UNKNOWN_LICENCE, KITS_LICENCE]) == UNKNOWN_LICENCE
     assert joint_licence([PHANTOM_LICENCE, "CC0 (as the training data states)"]).startswith("CC0")
+
+
+def test_facts_tell_what_earlier_weights_were_trained_on_and_only_once() -> None:
+    old = {"licence": PHANTOM_LICENCE, "data": {"description": "Old.", "real_anatomy": False}}
+    new = {"licence": PHANTOM_LICENCE, "data": {"description": "New.", "kind": "phantom"}}
+    both = with_origin(new, old)
+    expected = f"New. {BEGUN_FROM} Old."
+    assert both["data"] == {"description": expected, "kind": "phantom", "real_anatomy": False}
+    assert with_origin(new, both)["data"] == both["data"], "going on says nothing new"
+    assert with_origin(new, {"licence": PHANTOM_LICENCE})["data"]["description"] == "New."
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
