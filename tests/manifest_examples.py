@@ -25,7 +25,6 @@ from kits_runtime.manifest.schema import (
     MiddleOfProjections,
     Millimetres,
     MultiplyByMask,
-    MultiplyNearMask,
     Net,
     NetFile,
     Overlap,
@@ -177,10 +176,7 @@ def _around() -> Stage:
     return dataclasses.replace(
         _sliced(),
         name="around",
-        steps=(
-            CentreOnMask(of="found", quantile=0.75, target_hu=45.0),
-            MultiplyNearMask(of="found", margin_mm=6.0),
-        ),
+        steps=(CentreOnMask(of="found", quantile=0.75, target_hu=45.0),),
         look=Boxes(
             of="boxed",
             per="all",

@@ -28,7 +28,6 @@ from kits_runtime.manifest.schema import (
     Look,
     MiddleOfBox,
     MultiplyByMask,
-    MultiplyNearMask,
     Patches,
     Resample,
     Scale,
@@ -76,7 +75,6 @@ TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # of what the tumour net reads
 KIDNEY_CENTRE_HU = 45.0
-BEYOND_KIDNEY_MM = 6.0  # of small: what the kidney net leaves out is most often at the rim
 KIDNEY_QUANTILE = 0.75  # healthy parenchyma, unless a tumour is most of what is seen
 
 TUMOUR_SMOOTH_VOX = 100.0  # two square centimetres of a slice
@@ -172,8 +170,7 @@ def _tumour_steps(preset: Preset) -> tuple[Step, ...]:
         per_slice = CentreInMask(of="kidney", target_hu=KIDNEY_CENTRE_HU)
         return (mask, _tumour_grid(preset), per_slice, clip, scale)
     per_kidney = CentreOnMask(of="kidney", quantile=KIDNEY_QUANTILE, target_hu=KIDNEY_CENTRE_HU)
-    near = MultiplyNearMask(of="kidney", margin_mm=BEYOND_KIDNEY_MM)
-    return (_tumour_grid(preset), clip, near, per_kidney, scale)
+    return (_tumour_grid(preset), clip, mask, per_kidney, scale)
 
 
 def _tumour_look(preset: Preset) -> Look:

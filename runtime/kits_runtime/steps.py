@@ -22,7 +22,6 @@ from kits_runtime.manifest.schema import (
     ClipMeanSigma,
     MaskStep,
     MultiplyByMask,
-    MultiplyNearMask,
     Resample,
     Scale,
     Step,
@@ -193,33 +192,7 @@ def _with_statistics(region: Region, step: Step, outcomes: Outcomes) -> Region:
 
 
 def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) -> Region:
-    return _zeroed_outside(region, mask_of(region, step, outcomes))
-
-
-def _multiply_near_mask(region: Region, step: MultiplyNearMask, outcomes: Outcomes) -> Region:
-    grid = region.grid
-    reach = [0, 0, 0]
-    for axis in (1, 2):
-        step_mm = grid.spacing_mm[axis]
-        if region.on_scan:
-            step_mm *= grid.shape[axis] / grid.scan_shape[axis]
-        reach[axis] = round(step.margin_mm / step_mm)
-    return _zeroed_outside(region, grown(mask_of(region, step, outcomes), reach))
-
-
-def grown(mask: NDArray[np.bool_], reach: Sequence[int]) -> NDArray[np.bool_]:
-    """A mask with so many voxels more to either side, along one axis after the other."""
-    for axis, voxels in enumerate(reach):
-        source = np.moveaxis(mask, axis, 0)
-        result = source.copy()
-        for shift in range(1, min(voxels, len(source) - 1) + 1):
-            result[shift:] |= source[:-shift]
-            result[:-shift] |= source[shift:]
-        mask = np.moveaxis(result, 0, axis)
-    return mask
-
-
-def _zeroed_outside(region: Region, mask: NDArray[np.bool_]) -> Region:
+    mask = mask_of(region, step, outcomes)
     if region.arrays is not HOST:
         inside = region.arrays.put(mask)
         values = region.arrays.xp.where(inside, region.values, region.values.dtype.type(0))
@@ -248,7 +221,6 @@ STEPS: Mapping[type[Step], Callable[..., Region]] = {
     ZScore: _mapped,
     ClipMeanSigma: _with_statistics,
     MultiplyByMask: _multiply_by_mask,
-    MultiplyNearMask: _multiply_near_mask,
     CentreInMask: _centre_in_mask,
     CentreOnMask: _with_statistics,
 }

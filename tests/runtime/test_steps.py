@@ -12,14 +12,13 @@ from kits_runtime.manifest.schema import (
     Clip,
     ClipMeanSigma,
     MultiplyByMask,
-    MultiplyNearMask,
     Resample,
     Scale,
     Step,
     ZScore,
 )
 from kits_runtime.outcome import Outcome, Outcomes
-from kits_runtime.steps import AIR_HU, STEPS, Region, grown, prepared_region, with_numbers
+from kits_runtime.steps import AIR_HU, STEPS, Region, prepared_region, with_numbers
 from kits_runtime.volume import Volume
 
 SHAPE = (3, 4, 5)
@@ -193,57 +192,6 @@ def test_multiply_by_mask_zeroes_what_lies_outside() -> None:
     assert prepared.air == 0.0
 
 
-def test_multiply_near_mask_keeps_what_lies_beside_the_mask_in_its_slice() -> None:
-    labels = np.zeros((3, 5, 6), np.uint8)
-    labels[1, 2, 1] = 1
-    data = np.full(labels.shape, 70, np.int16)
-    near = MultiplyNearMask(of="kidney", margin_mm=6.0)
-    outcomes = {"kidney": outcome(labels, on_scan=labels)}
-    grid = grid_over(labels.shape, (1.0, 5.6, 2.9), None)  # one voxel along y, two along x
-
-    prepared = region(volume(data), near, outcomes=outcomes, grid=grid)
-
-    expected = np.zeros(labels.shape)
-    expected[1, 1:4, :4] = 70
-    np.testing.assert_array_equal(prepared.values, expected)
-    assert prepared.air == 0.0
-
-
-def test_a_mask_grows_by_the_scans_voxels_before_the_resample_step() -> None:
-    step = Resample(
-        spacing_mm=(None, None, None), size_vox=(None, None, 4), interpolation="nearest"
-    )
-    labels = np.zeros((2, 2, 8), np.uint8)
-    labels[..., 2] = 1
-    data = np.full(labels.shape, 70, np.int16)
-    outcomes = {"kidney": outcome(labels, on_scan=labels)}
-    grid = grid_over(labels.shape, (1.0, 4.0, 1.0), step)
-    near = MultiplyNearMask(of="kidney", margin_mm=1.0)
-
-    before = region(volume(data), near, step, outcomes=outcomes, grid=grid)
-
-    # Of 8 columns 1, 2 and 3 are seen; of 4 these are the centres of the first two.
-    assert (
-        before.values[0, 0].tolist()
-        == region(
-            volume(np.where(np.isin(np.arange(8), (1, 2, 3)), data, 0).astype(np.int16)),
-            step,
-            outcomes={},
-            grid=grid,
-        )
-        .values[0, 0]
-        .tolist()
-    )
-
-
-def test_a_mask_that_fills_its_axis_grows_no_further() -> None:
-    mask = np.zeros((1, 2, 3), bool)
-    mask[0, 1, 2] = True
-    assert grown(mask, [0, 9, 9]).all()
-    assert not grown(np.zeros((2, 3, 4), bool), [1, 1, 1]).any()
-    assert mask.sum() == 1
-
-
 def test_air_follows_a_mask_through_the_steps_after_it() -> None:
     prepared = region(
         volume(ramp()),
@@ -359,7 +307,6 @@ ALL_STEPS: list[Step] = [
     ZScore(mean=None, std=None),
     ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)),
     MultiplyByMask(of="kidney"),
-    MultiplyNearMask(of="kidney", margin_mm=1.0),
     CentreInMask(of="kidney", target_hu=45.0),
     CentreOnMask(of="kidney", quantile=0.75, target_hu=45.0),
 ]

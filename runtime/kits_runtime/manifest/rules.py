@@ -24,7 +24,6 @@ from kits_runtime.manifest.schema import (
     MaskStep,
     MiddleOfProjections,
     Millimetres,
-    MultiplyNearMask,
     Net,
     Overlap,
     Provenance,
@@ -204,8 +203,6 @@ def _check_step(where: str, step: Step) -> None:
         case ClipMeanSigma(sigma=sigma, target=target):
             _require_positive(f"{where}.sigma", sigma)
             _require_interval(f"{where}.target", target)
-        case MultiplyNearMask(margin_mm=margin):
-            _require_positive(f"{where}.margin_mm", margin)
         case CentreOnMask(quantile=share):
             _require(0 <= share <= 1, f"{where}.quantile", share, "a share from 0 to 1")
         case _:

@@ -182,19 +182,6 @@ class MultiplyByMask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MultiplyNearMask:
-    """Zeroes (0 HU) what lies outside an earlier stage's mask, grown along y and x.
-
-    It grows to either side by the whole number of voxels that is nearest to ``margin_mm``, along y
-    and then along x. What an earlier stage missed by less is seen, and what its mask ends at.
-    """
-
-    kind: ClassVar[str] = "multiply_near_mask"
-    of: str
-    margin_mm: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CentreInMask:
     """Shifts the voxels inside an earlier stage's mask to a mean of ``target_hu``, per slice."""
 
@@ -217,7 +204,7 @@ class CentreOnMask:
     target_hu: float
 
 
-MaskStep = MultiplyByMask | MultiplyNearMask | CentreInMask | CentreOnMask
+MaskStep = MultiplyByMask | CentreInMask | CentreOnMask
 Step = Resample | Clip | Scale | ZScore | ClipMeanSigma | MaskStep
 
 

@@ -123,7 +123,7 @@ def small_kinds(name: str, published: list[str]) -> list[str]:
     if name == "cascaded-vnet":
         return [published[0], "clip", *published[1:]]
     if "centre_in_mask" in published:
-        return ["resample", "clip", "multiply_near_mask", "centre_on_mask", "scale"]
+        return ["resample", "clip", "multiply_by_mask", "centre_on_mask", "scale"]
     return published
 
 

@@ -18,7 +18,6 @@ from kits_runtime.manifest.schema import (
     Clip,
     ClipMeanSigma,
     MultiplyByMask,
-    MultiplyNearMask,
     Resample,
     Scale,
     Step,
@@ -36,7 +35,6 @@ value_steps = st.sampled_from(
         ZScore(mean=None, std=None),
         ClipMeanSigma(sigma=0.7, target=(-1.0, 1.0)),
         MultiplyByMask(of="earlier"),
-        MultiplyNearMask(of="earlier", margin_mm=1.2),
         CentreInMask(of="earlier", target_hu=45.0),
         CentreOnMask(of="earlier", quantile=0.75, target_hu=45.0),
     ]

@@ -255,10 +255,6 @@ BROKEN: dict[str, tuple[Edits, str]] = {
         {f"{BOXED}.steps.2.std": 0.0},
         "stages[2].steps[2].std: found 0.0, expected a number above 0",
     ),
-    "a margin of nothing": (
-        {f"{AROUND}.steps.1.margin_mm": 0.0},
-        "stages[3].steps[1].margin_mm: found 0.0, expected a number above 0",
-    ),
     "a quantile in per cent": (
         {f"{AROUND}.steps.0.quantile": 75.0},
         "stages[3].steps[0].quantile: found 75.0, expected a share from 0 to 1",
@@ -471,12 +467,7 @@ def test_references_are_all_stages_that_a_stage_needs() -> None:
         "found": [],
         "sliced": [("windows.only", "found"), ("clean[1].of", "found")],
         "boxed": [("look.of", "found"), ("steps[0].of", "found"), ("steps[1].of", "found")],
-        "around": [
-            ("look.of", "boxed"),
-            ("steps[0].of", "found"),
-            ("steps[1].of", "found"),
-            ("clean[1].of", "found"),
-        ],
+        "around": [("look.of", "boxed"), ("steps[0].of", "found"), ("clean[1].of", "found")],
         "whole": [],
     }
 
