@@ -77,7 +77,7 @@ UNIT_HU = 100.0  # of what the tumour net reads
 KIDNEY_CENTRE_HU = 45.0
 KIDNEY_QUANTILE = 0.75  # healthy parenchyma, unless a tumour is most of what is seen
 
-TUMOUR_SMOOTH_VOX = 30.0  # of a slice, the section of a small tumour
+TUMOUR_SMOOTH_VOX = 100.0  # two square centimetres of a slice
 TAUGHT_PART_VOX = (96, 96)  # of small's 128 x 128: half the cost of a step
 
 # Small is taught on rendered scans; real scanners differ from those and from each other.
