@@ -8,7 +8,7 @@ import pytest
 
 from kits_bench.accuracy import Result, accuracy_of
 from kits_bench.docs import ROOT
-from kits_bench.frozen_test.configuration import read_configuration
+from kits_bench.frozen_test.configuration import read_configuration, rendered_anew
 from kits_bench.model_card import CARD, RECORDS, generated, parts, robustness_part
 from kits_runtime import qc
 
@@ -24,8 +24,12 @@ def test_the_frozen_test_is_measured_with_the_packaged_system() -> None:
     for record in records:
         frozen = read_configuration(record["version"])
         assert record["configuration_sha256"] == frozen.sha256
-        names = [case["case"] for case in record["cases"]]
-        assert names == [case.case for case in frozen.of(record["subset"])]
+        shown = [
+            (case.case, case.phase)
+            for number in range(record.get("renderings", 1))
+            for case in rendered_anew(frozen, number).of(record["subset"])
+        ]
+        assert [(case["case"], case["phase"]) for case in record["cases"]] == shown
         assert accuracy_of(_results(record))["all"] == record["all"]
 
 
