@@ -43,7 +43,6 @@ from kits_trt.train.provenance import PHANTOM_LICENCE
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-Weights = Mapping[str, Floats]
 
 MOST_APART = 1e-3
 """Float32 sums in another order; scores lie between 0 and 1."""
