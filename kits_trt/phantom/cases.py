@@ -31,7 +31,7 @@ from kits_trt.phantom.grids import (
     draw_training_grid,
 )
 from kits_trt.phantom.kidneys import UNUSUAL, USUAL
-from kits_trt.phantom.marker import Origin, mark_phantom
+from kits_trt.phantom.marker import Origin, mark_phantom, read_marked
 from kits_trt.phantom.model import Patient
 from kits_trt.phantom.real_anatomy import patient_from_labels
 from kits_trt.phantom.rendering import Grid, render
@@ -95,7 +95,8 @@ def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progr
     """Writes a case around each segmentation, with its folder's name, grid, affine and labels.
 
     To learn from, these are thinned or drawn anew around the kidneys, and the affine is that of
-    procedural cases.
+    procedural cases. Segmentations of procedural cases may be drawn around as well, which then
+    are no real anatomy.
 
     Raises:
         ScanError: A segmentation cannot be read, or is not a label map with a kidney.
@@ -106,7 +107,7 @@ def make_cases_around(plan: Plan, segmentations: Sequence[Path], progress: Progr
     for done, (name, path) in enumerate(zip(names, segmentations, strict=True), start=1):
         scans = _scans_around(path, plan, case_number(name))
         _write_case(plan.out / name, scans)
-        mark_phantom(plan.out, name, _origin(plan, anatomy=True))
+        mark_phantom(plan.out, name, _origin(plan, anatomy=not _is_drawn(path.parent)))
         progress(done, len(names), f"{name}: {_shape_text(scans['imaging'].shape)} voxels")
 
 
@@ -147,6 +148,12 @@ def kits_affine(spacing_mm: Triple) -> NDArray[np.float64]:
 
 def _origin(plan: Plan, *, anatomy: bool) -> Origin:
     return Origin(seed=plan.seed, version=versions()["kits-trt"], anatomy=anatomy)
+
+
+def _is_drawn(case: Path) -> bool:
+    """Whether the labels in a case's folder are a procedural phantom's, and no patient's."""
+    origin = read_marked(case.parent).get(case.name)
+    return origin is not None and not origin.anatomy
 
 
 def _scans_around(path: Path, plan: Plan, case: int) -> dict[str, Nifti]:

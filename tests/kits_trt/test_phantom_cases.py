@@ -12,6 +12,7 @@ from kits_trt.phantom.cases import case_number, kits_affine
 from kits_trt.phantom.cli import main
 from kits_trt.phantom.grids import draw_grid, draw_kidney_grid, draw_training_grid
 from kits_trt.phantom.kidneys import UNUSUAL, USUAL, Variety
+from kits_trt.phantom.marker import read_marked
 from kits_trt.phantom.model import Kidney, Lesion
 from kits_trt.phantom.shapes import Ellipsoid
 
@@ -207,6 +208,26 @@ def test_cases_of_kidneys_to_learn_from_depend_on_seed_and_number_alone(tmp_path
     )
     np.testing.assert_array_equal(load(tmp_path / "case_00000", "imaging")[0], hu)
     np.testing.assert_array_equal(load(tmp_path / "case_00000", "segmentation")[0], labels)
+
+
+def test_labels_of_a_phantom_that_is_drawn_around_again_are_no_real_anatomy(
+    tmp_path: Path,
+) -> None:
+    drawn, around = tmp_path / "drawn", tmp_path / "around"
+    run = ["--seed", "3", *SMALL]
+    assert main([str(drawn), "--cases", "2", *run]) == 0
+    write_labels(drawn / "case_00002", real_like_labels(), kits_affine(REAL_SPACING))
+
+    assert main([str(around), "--anatomy", str(drawn), "--seed", "4", "-q"]) == 0
+
+    origins = read_marked(around)
+    assert {name: origin.anatomy for name, origin in origins.items()} == {
+        "case_00000": False,
+        "case_00001": False,
+        "case_00002": True,  # not listed as drawn
+    }
+    before, after = (load(folder / "case_00000", "segmentation")[0] for folder in (drawn, around))
+    np.testing.assert_array_equal(before, after)
 
 
 def test_anatomy_takes_the_first_cases_asked_for(tmp_path: Path) -> None:
