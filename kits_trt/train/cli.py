@@ -99,8 +99,10 @@ def _system(options: argparse.Namespace) -> System:
         )
 
     def changed(recipe: Recipe) -> Recipe:
+        rate = options.learning_rate or recipe.optimiser.learning_rate
         return replace(
             recipe,
+            optimiser=replace(recipe.optimiser, learning_rate=rate),
             epochs=options.epochs or recipe.epochs,
             batch_size=options.batch_size or recipe.batch_size,
         )

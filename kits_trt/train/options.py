@@ -59,6 +59,7 @@ def _add_course(group: argparse._ArgumentGroup) -> None:
     add("--max-steps", type=_count, metavar="N", help="of each net")
     add("--minutes", type=_minutes, help="of each net; the learning rate follows the clock")
     add("--batch-size", type=_count, metavar="N", help="(default: the recipe's)")
+    add("--learning-rate", type=_rate, metavar="LR", help="at its highest (default: the recipe's)")
     add("--validate-every", type=_count, default=1, metavar="N", help="epochs (default: 1)")
 
 
@@ -92,6 +93,16 @@ def _minutes(text: str) -> float:
     if not 0 < minutes < 1e6:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected a number of minutes above 0")
     return minutes
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a number between 0 and 1")
+    return rate
 
 
 def _device(text: str) -> str:

@@ -221,6 +221,19 @@ def test_training_begins_from_the_weights_of_a_checkpoint(data: Path, tmp_path: 
     assert 0 < furthest < 1e-3
 
 
+def test_a_learning_rate_that_is_asked_for_is_kept_to_and_told(data: Path, tmp_path: Path) -> None:
+    out, tuned = tmp_path / "run", tmp_path / "tuned"
+    assert train(data, out, "--max-steps", "1", "--net", KIDNEY) == 0
+    start = ("--start", str(out / "last.safetensors"), "--learning-rate", "3e-5")
+    assert train(data, tuned, "--max-steps", "1", "--net", KIDNEY, *start) == 0
+    one, other = (load_file(run / "last.safetensors") for run in (out, tuned))
+    learnt = [name for name in one if name.endswith("weight")]
+    furthest = max(float((one[name] - other[name]).abs().max()) for name in learnt)
+    assert 0 < furthest < 1.1 * 3e-5
+    recipes = facts_of(tuned / "last.safetensors")["recipes"]
+    assert recipes[KIDNEY]["optimiser"]["learning_rate"] == 3e-5
+
+
 def test_nets_that_are_not_trained_stay_as_the_checkpoint_has_them(
     data: Path, tmp_path: Path
 ) -> None:
@@ -390,13 +403,25 @@ def test_what_cannot_be_is_refused(
     assert told in error_of(capsys)
 
 
-def test_a_device_of_another_kind_is_misuse(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--device", "gpu"), "found 'gpu'; expected auto, cpu, cuda or cuda:N"),
+        (("--learning-rate", "fast"), "found 'fast'; expected a number between 0 and 1"),
+        (("--learning-rate", "nan"), "found 'nan'; expected a number between 0 and 1"),
+    ],
+)
+def test_values_that_mean_nothing_are_misuse(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    told: str,
 ) -> None:
     with pytest.raises(SystemExit) as ending:
-        train(data, tmp_path / "run", "--device", "gpu")
+        train(data, tmp_path / "run", *more)
     assert ending.value.code == 2
-    assert "found 'gpu'; expected auto, cpu, cuda or cuda:N" in error_of(capsys)
+    assert told in error_of(capsys)
 
 
 def test_without_torch_the_extra_is_named(data: Path, tmp_path: Path) -> None:
