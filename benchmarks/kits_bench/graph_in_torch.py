@@ -155,6 +155,20 @@ def _slice(given: Sequence[Tensor], _told: Attributes) -> Tensor:
     return given[0][tuple(index)]
 
 
+def _gather(given: Sequence[Tensor], told: Attributes) -> Tensor:
+    axis = told.get("axis", 0) % given[0].ndim
+    if not given[1].ndim:
+        return given[0].select(axis, int(given[1]))
+    return given[0].index_select(axis, given[1])
+
+
+def _unsqueeze(given: Sequence[Tensor], _told: Attributes) -> Tensor:
+    values = given[0]
+    for axis in sorted(given[1].tolist()):
+        values = values.unsqueeze(axis)
+    return values
+
+
 def _prelu(given: Sequence[Tensor], _told: Attributes) -> Tensor:
     return functional.prelu(given[0], given[1].reshape(-1))
 
@@ -183,6 +197,7 @@ _OPERATORS: Mapping[str, Operator] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Div": lambda given, _: given[0] / given[1],
+    "Gather": _gather,
     "GlobalAveragePool": _global_mean,
     "Identity": lambda given, _: given[0],
     "LeakyRelu": lambda given, told: functional.leaky_relu(given[0], told.get("alpha", 0.01)),
@@ -191,11 +206,13 @@ _OPERATORS: Mapping[str, Operator] = {
     "PRelu": _prelu,
     "Reciprocal": lambda given, _: given[0].reciprocal(),
     "Relu": lambda given, _: given[0].relu(),
+    "Reshape": lambda given, _: given[0].reshape(given[1].tolist()),
     "Sigmoid": lambda given, _: given[0].sigmoid(),
     "Slice": _slice,
     "Softmax": lambda given, told: given[0].softmax(dim=told.get("axis", -1)),
     "Sqrt": lambda given, _: given[0].sqrt(),
     "Sub": lambda given, _: given[0] - given[1],
+    "Unsqueeze": _unsqueeze,
 }
 
 

@@ -25,8 +25,9 @@ from kits_export.half_range import readers_of, require_finite_weight, require_ha
 # Even kernels that calculate in half inside cost the scores hardly more here than half tensors do
 # by themselves; docs/adr/0011-fp16-typed-graphs.md has the record.
 HALF_OPERATORS = frozenset(
-    {"Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Identity"}
-    | {"MaxPool", "Mul", "PRelu", "Relu", "Sigmoid", "Slice", "Softmax"}
+    {"Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Gather"}
+    | {"Identity", "MaxPool", "Mul", "PRelu", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax"}
+    | {"Unsqueeze"}
 )
 # What stays float32 and why. Operators in neither table stay float32 because nobody measured them.
 FLOAT_OPERATORS: Mapping[str, str] = MappingProxyType(

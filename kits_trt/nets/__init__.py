@@ -64,7 +64,7 @@ SYSTEM_NETS: Mapping[str, Mapping[str, Presets]] = {
         },
         "msvnet": {
             "paper": MsVNetConfig(base=16, crop=(512, 512)),
-            "small": MsVNetConfig(base=8, crop=(64, 64)),
+            "small": MsVNetConfig(base=8, crop=(64, 64), slices=9, mirrored=True),
         },
     },
     "unet3d": {

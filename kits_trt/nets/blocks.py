@@ -5,7 +5,7 @@ normalisation's shift does its work, and export folds both into one convolution.
 not normalised the same layers have a bias instead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,7 @@ _NORMALISATIONS: Mapping[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))  # of (batch, channel, y, x)
 _ACTIVATIONS: Mapping[Activation, Callable[[int], nn.Module]] = {
     "relu": lambda _channels: nn.ReLU(inplace=True),
     "prelu": lambda channels: nn.PReLU(channels),
@@ -72,6 +73,28 @@ class SegmentationNet(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Return scores: the softmax over classes of the final head."""
         return torch.softmax(self.final_logits(patches), dim=1)
+
+
+def mirrored_scores(score: Callable[[Tensor], Tensor], patches: Tensor) -> Tensor:
+    """Return the mean of the scores of patches and of their three mirror images in plane.
+
+    All four are scored at once, as four patches. A mirror is written as a choice of rows or
+    columns, which every engine has, and not as a slice with a negative step.
+    """
+    views = torch.stack([_mirrored(patches, axes) for axes in _MIRRORS], dim=1)
+    scores = score(views.flatten(0, 1))
+    scores = scores.reshape(-1, len(_MIRRORS), *scores.shape[1:])
+    total = scores[:, 0]
+    for place, axes in enumerate(_MIRRORS[1:], start=1):
+        total = total + _mirrored(scores[:, place], axes)
+    return total * (1 / len(_MIRRORS))
+
+
+def _mirrored(values: Tensor, axes: Sequence[int]) -> Tensor:
+    for axis in axes:
+        backwards = torch.arange(values.shape[axis] - 1, -1, -1, device=values.device)
+        values = values.index_select(axis, backwards)
+    return values
 
 
 def activation(kind: BlockKind, channels: int) -> nn.Module:

@@ -21,6 +21,7 @@ from kits_trt.nets.blocks import (
     double,
     halve,
     map_head,
+    mirrored_scores,
     require_multiples,
 )
 
@@ -29,7 +30,11 @@ LEVELS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MsVNetConfig:
-    """Size of a multi-scale V-Net; ``slices`` is odd, ``crop`` the in-plane size (y, x)."""
+    """Size of a multi-scale V-Net; ``slices`` is odd, ``crop`` the in-plane size (y, x).
+
+    One that is ``mirrored`` gives the mean of the scores of a stack and of its mirror images. Its
+    logits, by which it learns, are those of the stack alone.
+    """
 
     base: int
     crop: tuple[int, int]
@@ -40,6 +45,7 @@ class MsVNetConfig:
     decoder_convs: tuple[int, int, int, int] = (3, 3, 2, 1)
     dilations: tuple[int, ...] = (2, 3, 5)
     se_reduction: int = 4
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         """Refuse stacks without a centre slice and crops that four halvings do not divide."""
@@ -85,6 +91,7 @@ class MsVNet(SegmentationNet):
         kind = BlockKind(ndim=2, kernel=config.kernel, activation="prelu")
         widths = tuple(config.base * 2**level for level in range(LEVELS + 1))
         self.centre = config.slices // 2
+        self.mirrored = config.mirrored
         self._build_encoder(kind, widths, config)
         self.bottom = HybridDilation(kind, widths[-1], dilations=config.dilations)
         self._build_decoder(kind, widths[LEVELS - 1 :: -1], config)
@@ -130,6 +137,11 @@ class MsVNet(SegmentationNet):
             skips.append(excite(encoder(features, shortcut)))
             features = shortcut = down(skips[-1], patches)
         return self.bottom(features), skips
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return scores of the centre slice, of mirror images as well where they are wanted."""
+        score = super().forward
+        return mirrored_scores(score, patches) if self.mirrored else score(patches)
 
     def final_logits(self, patches: Tensor) -> Tensor:
         """Return (batch, class, y, x) logits of the stack's centre slice."""

@@ -8,10 +8,10 @@ slice, slices without kidney left out, the largest component kept.
 Ours: the HU windows and the two largest kidney components, of which the paper says nothing, five
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
-kidney on a coarser grid, takes the five slices from the volume, keeps tumours from half a
-millilitre, and brings a whole kidney to 45 HU rather than each slice: a slice through a tumour
-alone would look like one through a kidney alone. All else moves along, so that the value outside
-the mask still tells how bright that kidney was.
+kidney on a coarser grid, takes nine slices instead, and those from the volume, means its scores
+over four mirror images, keeps tumours from half a millilitre, and brings a whole kidney to 45 HU
+rather than each slice: a slice through a tumour alone would look like one through a kidney alone.
+All else moves along, so that the value outside the mask still tells how bright that kidney was.
 """
 
 from kits_runtime.manifest.schema import (
@@ -69,7 +69,7 @@ KIDNEY_PLANE_VOX = {"paper": 256, "small": 128}
 KIDNEY_SLICE_MM = {"paper": 2.0, "small": 3.0}
 KIDNEY_HU = (-200.0, 300.0)
 
-NEIGHBOURS = 5
+NEIGHBOURS = {"paper": 5, "small": 9}  # small sees 27 mm, all of a small tumour
 TUMOUR_PLANE_VOX = {"paper": 512, "small": 64}
 TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
@@ -101,7 +101,9 @@ def resunet_msvnet(preset: Preset) -> System:
                 in_channels=1, out_channels=2, size_vox=(WINDOW_SLICES, plane, plane)
             ),
             "msvnet": NetShape(
-                in_channels=NEIGHBOURS, out_channels=2, size_vox=(tumour_plane, tumour_plane)
+                in_channels=NEIGHBOURS[preset],
+                out_channels=2,
+                size_vox=(tumour_plane, tumour_plane),
             ),
         },
         stages=(_kidney(preset), _tumour(preset)),
@@ -145,7 +147,7 @@ def _tumour(preset: Preset) -> Stage:
         look=_tumour_look(preset),
         steps=_tumour_steps(preset),
         windows=Slices(
-            depth=NEIGHBOURS,
+            depth=NEIGHBOURS[preset],
             shape=(plane, plane),
             stride=(plane, plane) if preset == "paper" else (plane * 3 // 4, plane * 3 // 4),
             join="mean",

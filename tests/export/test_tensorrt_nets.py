@@ -75,8 +75,10 @@ def check(rtx: Library, name: str, preset: str, *, capability: str, precision: s
     engine = built(rtx, name, preset, capability=capability, precision=precision)
     assert engine.batches == (BATCH, 1)
     # Counted by torch on the module itself, independently of file, parser and network.
-    cost = net_cost(build_net(name, preset), net_config(name, preset).patch_shape)
-    assert engine.half.total_flops == cost.flop
+    # A layer counts for one row of its batch, and a mirrored net makes four of each patch.
+    config = net_config(name, preset)
+    cost = net_cost(build_net(name, preset), config.patch_shape)
+    assert engine.half.total_flops * (4 if getattr(config, "mirrored", False) else 1) == cost.flop
     if precision == "fp16":
         assert engine.half.share >= 0.9
     else:

@@ -143,6 +143,20 @@ def test_the_tumour_net_looks_at_all_five_slices_and_adds_the_centre_one() -> No
     torch.testing.assert_close(first[:, 1], nn.functional.leaky_relu(patches[:, 2], 0.25))
 
 
+def test_a_mirrored_net_means_its_scores_over_four_views_and_learns_by_one() -> None:
+    torch.manual_seed(5)
+    plain = MsVNetConfig(base=4, crop=(32, 16)).build().eval()
+    mirrored = MsVNetConfig(base=4, crop=(32, 16), mirrored=True).build().eval()
+    mirrored.load_state_dict(plain.state_dict())
+    patches = torch.randn(3, 5, 32, 16)
+    views = [plain(patches.flip(axes)).flip(axes) for axes in ((), (3,), (2,), (2, 3))]
+    assert float((views[0] - views[1]).detach().abs().max()) > 1e-3
+    scores = mirrored(patches)
+    torch.testing.assert_close(scores, torch.stack(views).mean(dim=0))
+    torch.testing.assert_close(mirrored(patches.flip((2,))), scores.flip((2,)))
+    torch.testing.assert_close(mirrored.logits(patches), plain.logits(patches))
+
+
 def test_one_voxel_is_felt_across_the_whole_coarse_window() -> None:
     torch.manual_seed(0)
     net = ResUNet3dConfig(base=2, window=(64, 64, 64)).build().eval()
