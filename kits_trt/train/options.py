@@ -86,23 +86,21 @@ def _whole(text: str, *, lowest: int) -> int:
 
 
 def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < 1e6:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected a number of minutes above 0")
-    return minutes
+    return _above_0(text, below=1e6, expected="a number of minutes above 0")
 
 
 def _rate(text: str) -> float:
+    return _above_0(text, below=1.0, expected="a number between 0 and 1")
+
+
+def _above_0(text: str, *, below: float, expected: str) -> float:
     try:
-        rate = float(text)
+        number = float(text)
     except ValueError:
-        rate = 0.0
-    if not 0 < rate < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected a number between 0 and 1")
-    return rate
+        number = 0.0
+    if not 0 < number < below:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected {expected}")
+    return number
 
 
 def _device(text: str) -> str:
