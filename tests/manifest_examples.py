@@ -11,9 +11,10 @@ from kits_runtime.manifest.schema import (
     Boxes,
     Card,
     CentreInMask,
-    CentreOnMask,
+    CentreOnBrighterSide,
     Clip,
     ClipMeanSigma,
+    DimOutsideMask,
     DropSmall,
     EigenvalueRatio,
     FillHoles,
@@ -176,7 +177,10 @@ def _around() -> Stage:
     return dataclasses.replace(
         _sliced(),
         name="around",
-        steps=(CentreOnMask(of="found", quantile=0.75, target_hu=45.0),),
+        steps=(
+            CentreOnBrighterSide(of="found", quantile=0.75, target_hu=45.0),
+            DimOutsideMask(of="found", within_mm=12.0, share=0.25),
+        ),
         look=Boxes(
             of="boxed",
             per="all",

@@ -22,7 +22,7 @@ from kits_runtime.look import boxes_to_look_at
 from kits_runtime.manifest.schema import Card, Patches, Provenance, Resample, Slices, Stage
 from kits_runtime.outcome import Outcome
 from kits_runtime.resample import nearest_index
-from kits_runtime.steps import prepared_region
+from kits_runtime.steps import prepared_region, settled
 from kits_runtime.volume import Volume, volume_from_array
 from kits_runtime.windows import padded
 from kits_trt.nets import net_for
@@ -154,8 +154,9 @@ def _patches(
     boxes = boxes_to_look_at(
         stage.look, volume, grid, outcomes=outcomes, cut_halves=stage.join == "halves"
     )
+    steps = settled(stage.steps, volume, outcomes)
     for box in boxes:
-        region = prepared_region(volume, grid, box, steps=stage.steps, outcomes=outcomes)
+        region = prepared_region(volume, grid, box, steps=steps, outcomes=outcomes)
         values = region.values.astype(np.float32)
         labels = example.labels[nearest_index(grid.shape, grid.scan_shape, box)]
         yield from _windows_of(stage, shape, (values, labels, region.air))

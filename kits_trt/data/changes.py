@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from kits_runtime.steps import AIR_HU
 from kits_trt.data.frames import Floats, Frame
-from kits_trt.data.rough_masks import rough_mask
-from kits_trt.data.stage_pieces import Piece
+from kits_trt.data.rough_masks import bitten_mask, rough_mask
+from kits_trt.data.stage_pieces import TUMOUR, Piece
 from kits_trt.systems.augmentation import (
     Blur,
     Change,
@@ -98,10 +98,13 @@ def _cut_out(frame: Frame, change: CutOut, _: Piece, rng: np.random.Generator) -
 
 
 def _roughen(frame: Frame, change: RoughMask, piece: Piece, rng: np.random.Generator) -> Frame:
-    shares = {
-        name: rough_mask(share, piece.spacing_mm, rng, lumps=change.lumps)
-        for name, share in frame.shares.items()
-    }
+    tumour = frame.labels == TUMOUR
+    shares = {}
+    for name, share in frame.shares.items():
+        rough = rough_mask(share, piece.spacing_mm, rng, lumps=change.lumps)
+        if change.bites:
+            rough = bitten_mask(rough, tumour, piece.spacing_mm, rng, chance=change.bites)
+        shares[name] = rough
     insides = {name: np.asarray(share >= 0.5) for name, share in shares.items()}
     return replace(frame, shares=shares, insides=insides)
 

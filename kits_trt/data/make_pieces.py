@@ -18,7 +18,7 @@ from kits_runtime.manifest.schema import (
 )
 from kits_runtime.outcome import Outcomes
 from kits_runtime.resample import nearest_index
-from kits_runtime.steps import Region, applied, scanned_region, with_numbers
+from kits_runtime.steps import Region, applied, scanned_region, settled, with_numbers
 from kits_runtime.volume import Volume
 from kits_trt.data.stage_pieces import (
     Labels,
@@ -56,6 +56,7 @@ def pieces_of(view: StageView, volume: Volume, labels: Labels) -> tuple[Piece, .
     boxes = boxes_to_look_at(
         stage.look, volume, grid, outcomes=outcomes, cut_halves=stage.join == "halves"
     )
+    view = replace(view, stage=replace(stage, steps=settled(stage.steps, volume, outcomes)))
     sight = _Sight(view=view, volume=volume, labels=labels, grid=grid, outcomes=outcomes)
     return tuple(_piece(sight, box) for box in asked_about(boxes, stage, grid, outcomes))
 

@@ -18,6 +18,7 @@ _LOWEST, _HIGHEST = 0.1, 0.9
 # A level of 0.1 lies within 1.3 sigma of a border; that and the softening stay within this.
 _REACH_MM = 12.0
 _LUMP_RADIUS_MM = (4.0, _REACH_MM)
+_BITE_RADIUS_MM = (5.0, 20.0)
 
 
 def rough_mask(
@@ -48,6 +49,27 @@ def rough_mask(
     return rough
 
 
+def bitten_mask(
+    mask: Floats,
+    targets: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+    rng: np.random.Generator,
+    *,
+    chance: float,
+) -> Floats:
+    """A mask that, with a chance, has lost a ball around one of the targets.
+
+    Targets are given for all slices of the mask, or for as many in its middle.
+    """
+    centres = np.argwhere(targets)
+    centres[:, 0] += (len(mask) - len(targets)) // 2
+    if rng.random() >= chance or not centres.size:
+        return mask
+    ball = _ball(mask.shape, centres, spacing_mm, rng, _BITE_RADIUS_MM)
+    bitten: Floats = (mask * (1 - ball)).astype(np.float32)
+    return bitten
+
+
 def _with_lumps(
     mask: Floats,
     chance: float,
@@ -58,7 +80,7 @@ def _with_lumps(
     border = np.argwhere((mask > 0) & (mask < 1))
     for is_added in (True, False):
         if rng.random() < chance and border.size:
-            ball = _ball(mask.shape, border, spacing_mm, rng)
+            ball = _ball(mask.shape, border, spacing_mm, rng, _LUMP_RADIUS_MM)
             changed = np.maximum(mask, ball) if is_added else mask * (1 - ball)
             mask = changed.astype(np.float32)
     return mask
@@ -69,10 +91,11 @@ def _ball(
     centres: NDArray[np.intp],
     spacing_mm: tuple[float, float, float],
     rng: np.random.Generator,
+    radii_mm: tuple[float, float],
 ) -> NDArray[np.float64]:
     """A ball around one of the centres, soft over a millimetre."""
     centre = centres[rng.integers(len(centres))]
-    radius_mm = rng.uniform(*_LUMP_RADIUS_MM)
+    radius_mm = rng.uniform(*radii_mm)
     z, y, x = (
         (np.arange(count, dtype=np.float32) - place) * np.float32(step_mm)
         for count, place, step_mm in zip(shape, centre, spacing_mm, strict=True)

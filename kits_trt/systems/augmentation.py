@@ -83,10 +83,13 @@ class RoughMask:
         chance: How often.
         lumps: How often such a mask also takes in a lump of what lies beside it, and how often it
             loses one.
+        bites: How often it loses a part of a tumour, as an earlier stage does that took the tumour
+            for something else.
     """
 
     chance: float = 0.75
     lumps: float = 0.0
+    bites: float = 0.0
 
 
 Change = Place | Mirror | Noise | Contrast | Blur | EqualiseHistogram | CutOut | RoughMask

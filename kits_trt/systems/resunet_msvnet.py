@@ -20,9 +20,10 @@ from kits_runtime.manifest.schema import (
     AxisFloats,
     Boxes,
     CentreInMask,
-    CentreOnMask,
+    CentreOnBrighterSide,
     Clean,
     Clip,
+    DimOutsideMask,
     DropSmall,
     KeepLargest,
     Look,
@@ -72,6 +73,8 @@ KIDNEY_HU = (-200.0, 300.0)
 NEIGHBOURS = {"paper": 5, "small": 9}  # small sees 27 mm, all of a small tumour
 TUMOUR_PLANE_VOX = {"paper": 512, "small": 64}
 TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
+NEAR_KIDNEY_MM = 12.0
+SHARE_OUTSIDE = 0.25  # so that the mask's border shows
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # of what the tumour net reads
 KIDNEY_CENTRE_HU = 45.0
@@ -165,20 +168,22 @@ def _tumour(preset: Preset) -> Stage:
 
 def _tumour_steps(preset: Preset) -> tuple[Step, ...]:
     lower_hu, upper_hu = TUMOUR_HU[preset]
-    mask = MultiplyByMask(of="kidney")
     clip = Clip(lower_hu=lower_hu, upper_hu=upper_hu)
     scale = Scale(source=(lower_hu, upper_hu), target=(lower_hu / UNIT_HU, upper_hu / UNIT_HU))
     if preset == "paper":
         per_slice = CentreInMask(of="kidney", target_hu=KIDNEY_CENTRE_HU)
-        return (mask, _tumour_grid(preset), per_slice, clip, scale)
-    per_kidney = CentreOnMask(of="kidney", quantile=KIDNEY_QUANTILE, target_hu=KIDNEY_CENTRE_HU)
-    return (_tumour_grid(preset), clip, mask, per_kidney, scale)
+        return (MultiplyByMask(of="kidney"), _tumour_grid(preset), per_slice, clip, scale)
+    per_patient = CentreOnBrighterSide(
+        of="kidney", quantile=KIDNEY_QUANTILE, target_hu=KIDNEY_CENTRE_HU
+    )
+    dim = DimOutsideMask(of="kidney", within_mm=NEAR_KIDNEY_MM, share=SHARE_OUTSIDE)
+    return (_tumour_grid(preset), clip, dim, per_patient, scale)
 
 
 def _tumour_look(preset: Preset) -> Look:
     if preset == "paper":
         return Whole()
-    tight = Tight(margin_mm=9.0)
+    tight = Tight(margin_mm=NEAR_KIDNEY_MM)
     return Boxes(
         of="kidney",
         per="side",
@@ -242,7 +247,7 @@ def _tumour_recipe(preset: Preset) -> Recipe:
             *changes,
             Mirror(axes=(2,), chance=0.5),
             *SHARPNESS_CHANGES,
-            RoughMask(lumps=0.3),
+            RoughMask(lumps=0.3, bites=0.3),
         )
     return Recipe(
         stage="tumour",

@@ -25,6 +25,7 @@ from kits_runtime.manifest.schema import (
 )
 from kits_runtime.outcome import Outcome, zeros_stored_as
 from kits_runtime.place import HostPlace, Place
+from kits_runtime.steps import settled
 from kits_runtime.tidy import Frame, Tidied, follow_on_scan, tidied, tidy_labels
 from kits_runtime.volume import Volume, empty_labels
 
@@ -107,6 +108,7 @@ def stages_wanted_on_scan(manifest: Staged) -> set[str]:
 
 def _run_stage(run: Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
     volume = run.volume
+    stage = replace(stage, steps=settled(stage.steps, volume, run.outcomes))
     resample = next((step for step in stage.steps if isinstance(step, Resample)), None)
     grid = grid_over(volume.shape, volume.spacing_mm, resample)
     with run.clock.phase(f"{stage.name}.look"):

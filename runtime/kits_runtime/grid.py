@@ -56,9 +56,9 @@ class Box:
         """The box moved by so many voxels."""
         return Box(_each(add, self.start, offset), _each(add, self.stop, offset))
 
-    def wider_by(self, voxels: int) -> "Box":
-        """The box with so many voxels more at every side."""
-        margin = (voxels, voxels, voxels)
+    def wider_by(self, voxels: int | Shape3) -> "Box":
+        """The box with so many voxels more at every side, or at both ends of each axis."""
+        margin = (voxels, voxels, voxels) if isinstance(voxels, int) else voxels
         return Box(_each(sub, self.start, margin), _each(add, self.stop, margin))
 
     def seen_from(self, outer: "Box") -> "Box":

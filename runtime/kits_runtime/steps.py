@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kits_runtime.arrays import HOST, Arrays
-from kits_runtime.grid import Box, Grid
+from kits_runtime.grid import Box, Grid, box_of, nearest_count
 from kits_runtime.kernels.calls import Map
 from kits_runtime.manifest.schema import (
     CentreInMask,
-    CentreOnMask,
+    CentreOnBrighterSide,
     Clip,
     ClipMeanSigma,
+    DimOutsideMask,
     MaskStep,
     MultiplyByMask,
     Resample,
@@ -27,11 +28,12 @@ from kits_runtime.manifest.schema import (
     Step,
     ZScore,
 )
-from kits_runtime.outcome import Outcomes, zeros_stored_as
-from kits_runtime.resample import resample_linear, resample_nearest
+from kits_runtime.outcome import Outcome, Outcomes, zeros_stored_as
+from kits_runtime.resample import nearest_index, resample_linear, resample_nearest
 from kits_runtime.volume import Volume, Voxels
 
 AIR_HU = -1000.0
+_SMALLEST_SIDE = 0.1  # of a mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,39 @@ def prepared_region(
     return applied(scanned_region(volume, grid, box, threads=threads), steps, outcomes)
 
 
+def settled(steps: Sequence[Step], volume: Volume, outcomes: Outcomes) -> tuple[Step, ...]:
+    """Steps that do the same, of which none depends on more than the region it is applied to."""
+    return tuple(
+        ZScore(mean=_of_brighter_side(step, volume, outcomes) - step.target_hu, std=1.0)
+        if isinstance(step, CentreOnBrighterSide)
+        else step
+        for step in steps
+    )
+
+
+def _of_brighter_side(step: CentreOnBrighterSide, volume: Volume, outcomes: Outcomes) -> float:
+    """The higher quantile of both sides, as the step says; 0 where the mask is empty."""
+    outcome = outcomes[step.of]
+    box = outcome.found(outcome.box)
+    if box is None:
+        return 0.0
+    grid = outcome.grid
+    inside = outcome.placed[box.seen_from(outcome.box).slices] > 0
+    values = volume.data[nearest_index(grid.shape, grid.scan_shape, box)]
+    middle = min(max(grid.middle_x - box.start[2], 0), inside.shape[2])
+    least = max(1, _SMALLEST_SIDE * np.count_nonzero(inside))
+    sides = [
+        values[..., half][inside[..., half]] for half in (slice(0, middle), slice(middle, None))
+    ]
+    return max(_quantile(side, step.quantile) for side in sides if side.size >= least)
+
+
+def _quantile(values: Voxels, quantile: float) -> float:
+    """The value that a share of all values, one at least, does not exceed."""
+    place = math.floor(quantile * (values.size - 1))
+    return float(np.partition(values, place)[place])
+
+
 def applied(region: Region, steps: Sequence[Step], outcomes: Outcomes) -> Region:
     """The region after these steps, as float32; values that are its ``own`` are written into."""
     for step in steps:
@@ -94,9 +129,6 @@ def with_numbers(step: Step, region: Region, outcomes: Outcomes) -> tuple[Step, 
     """Steps that do to any region what ``step`` does to this one: statistics become numbers."""
     if not needs_statistics(step):
         return (step,)
-    if isinstance(step, CentreOnMask):
-        inside = region.values[mask_of(region, step, outcomes)]
-        return numbers_for(step, (quantile_of(inside, step.quantile), 1.0))
     return numbers_for(step, _mean_and_std(region.values))
 
 
@@ -106,15 +138,7 @@ def needs_statistics(step: Step) -> bool:
         case ZScore(mean=mean, std=std):
             return mean is None or std is None
         case _:
-            return isinstance(step, ClipMeanSigma | CentreOnMask)
-
-
-def quantile_of(values: Voxels, quantile: float) -> float:
-    """The value that a share of all values does not exceed, as ``CentreOnMask`` says; 0 of none."""
-    if not values.size:
-        return 0.0
-    place = math.floor(quantile * (values.size - 1))
-    return float(np.partition(values, place)[place])
+            return isinstance(step, ClipMeanSigma)
 
 
 def numbers_for(step: Step, mean_and_std: tuple[float, float]) -> tuple[Step, ...]:
@@ -124,17 +148,43 @@ def numbers_for(step: Step, mean_and_std: tuple[float, float]) -> tuple[Step, ..
         case ClipMeanSigma(sigma=sigma, target=target):
             low, high = mean - sigma * std, mean + sigma * std
             return (Clip(lower_hu=low, upper_hu=high), Scale(source=(low, high), target=target))
-        case CentreOnMask(target_hu=target_hu):
-            return (ZScore(mean=mean - target_hu, std=1.0),)
         case _:
             return (ZScore(mean=mean, std=std),)
 
 
 def mask_of(region: Region, step: MaskStep, outcomes: Outcomes) -> NDArray[np.bool_]:
     """The mask that a step reads, where the region's values are."""
-    if region.on_scan:
-        return outcomes[step.of].mask_on_scan(region.source)
-    return outcomes[step.of].mask_on(region.grid, region.box)
+    return _mask_in(region, outcomes[step.of], region.source if region.on_scan else region.box)
+
+
+def _mask_in(region: Region, outcome: Outcome, box: Box) -> NDArray[np.bool_]:
+    """A mask in a box of the scan or of the grid, whichever the region's values are on."""
+    return outcome.mask_on_scan(box) if region.on_scan else outcome.mask_on(region.grid, box)
+
+
+def _near_mask(region: Region, step: DimOutsideMask, outcomes: Outcomes) -> NDArray[np.bool_]:
+    """The grown mask; it grows from outside of the region too, whose borders change nothing."""
+    grid = region.grid
+    box, whole = (region.source, grid.scan_shape) if region.on_scan else (region.box, grid.shape)
+    z, y, x = (
+        nearest_count(step.within_mm * own / (count * step_mm))
+        for own, count, step_mm in zip(whole, grid.shape, grid.spacing_mm, strict=True)
+    )
+    wide = box.wider_by((z, y, x)).within(box_of(whole))
+    mask = _mask_in(region, outcomes[step.of], wide)
+    for axis, count in enumerate((z, y, x)):
+        mask = _grown(mask, axis, count)
+    near: NDArray[np.bool_] = mask[box.seen_from(wide).slices]
+    return near
+
+
+def _grown(mask: NDArray[np.bool_], axis: int, count: int) -> NDArray[np.bool_]:
+    """The mask with so many voxels more at both ends of whatever it holds along an axis."""
+    width = [(0, 0)] * mask.ndim
+    width[axis] = (count + 1, count)
+    seen = np.moveaxis(np.cumsum(np.pad(mask, width), axis=axis, dtype=np.int32), axis, 0)
+    length = mask.shape[axis]
+    return np.moveaxis(seen[2 * count + 1 :][:length] > seen[:length], 0, axis)
 
 
 def map_of(step: Step) -> Map | None:
@@ -202,6 +252,15 @@ def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) 
     return replace(region, values=values, air=0.0, own=True)
 
 
+def _dim_outside_mask(region: Region, step: DimOutsideMask, outcomes: Outcomes) -> Region:
+    inside = mask_of(region, step, outcomes)
+    share = np.where(inside, np.float32(1), np.float32(step.share))
+    share *= _near_mask(region, step, outcomes)
+    values = _writable(region)
+    values *= region.arrays.put(share)
+    return replace(region, values=values, air=0.0, own=True)
+
+
 def _centre_in_mask(region: Region, step: CentreInMask, outcomes: Outcomes) -> Region:
     mask = mask_of(region, step, outcomes)
     values = _writable(region)
@@ -221,8 +280,8 @@ STEPS: Mapping[type[Step], Callable[..., Region]] = {
     ZScore: _mapped,
     ClipMeanSigma: _with_statistics,
     MultiplyByMask: _multiply_by_mask,
+    DimOutsideMask: _dim_outside_mask,
     CentreInMask: _centre_in_mask,
-    CentreOnMask: _with_statistics,
 }
 
 

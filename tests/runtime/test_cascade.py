@@ -33,6 +33,7 @@ from kits_runtime.manifest.schema import (
     Argmax,
     Boxes,
     CentreInMask,
+    CentreOnBrighterSide,
     Decide,
     FillHoles,
     Full,
@@ -679,6 +680,27 @@ def test_a_mask_that_no_overlay_needs_can_be_centred_in() -> None:
 
     result = segmented(
         blocks(RIGHT),
+        manifest_with(finder(), segment),
+        {"find": above_50, "net": lambda patches: scores_of(patches[:, 0] == 45)},
+    )
+
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[RIGHT.slices] = 2
+    np.testing.assert_array_equal(result.labels, expected)
+
+
+def test_a_stage_reads_the_scan_as_the_brighter_side_says() -> None:
+    segment = stage(
+        name="segment",
+        steps=(CentreOnBrighterSide(of="find", quantile=0.5, target_hu=45.0),),
+        windows=whole_windows(),
+        decide=Argmax(labels=(0, 2)),
+    )
+    scan = blocks(RIGHT)
+    scan.data[RIGHT.slices] = 120
+
+    result = segmented(
+        scan,
         manifest_with(finder(), segment),
         {"find": above_50, "net": lambda patches: scores_of(patches[:, 0] == 45)},
     )

@@ -47,6 +47,7 @@ def test_boxes_meet_move_and_grow_by_hand() -> None:
     assert first.around(second) == Box((1, 0, 3), (9, 6, 8))
     assert first.moved_by((10, 0, -1)) == Box((11, 2, 2), (15, 6, 6))
     assert first.wider_by(2) == Box((-1, 0, 1), (7, 8, 9))
+    assert first.wider_by((2, 0, 1)) == Box((-1, 2, 2), (7, 6, 8))
     assert second.seen_from(first) == Box((3, -2, 3), (8, 2, 5))
     assert second.slices == (slice(4, 9), slice(0, 4), slice(6, 8))
 

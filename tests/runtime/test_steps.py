@@ -1,16 +1,19 @@
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 from stages import native_grid, outcome, volume
 
 from kits_runtime.grid import Box, Grid, box_of, grid_over
 from kits_runtime.manifest.schema import (
     CentreInMask,
-    CentreOnMask,
+    CentreOnBrighterSide,
     Clip,
     ClipMeanSigma,
+    DimOutsideMask,
     MultiplyByMask,
     Resample,
     Scale,
@@ -18,7 +21,8 @@ from kits_runtime.manifest.schema import (
     ZScore,
 )
 from kits_runtime.outcome import Outcome, Outcomes
-from kits_runtime.steps import AIR_HU, STEPS, Region, prepared_region, with_numbers
+from kits_runtime.resample import nearest_index
+from kits_runtime.steps import AIR_HU, STEPS, Region, prepared_region, settled, with_numbers
 from kits_runtime.volume import Volume
 
 SHAPE = (3, 4, 5)
@@ -238,34 +242,69 @@ def test_centre_in_mask_shifts_each_slice_to_the_mean() -> None:
     assert prepared.air == AIR_HU
 
 
-def test_centre_on_mask_shifts_all_values_and_air_by_what_the_mask_is_off() -> None:
-    data = np.full((3, 2, 2), 100, np.int16)
-    data[0], data[1] = [[10, 20], [30, 40]], [[60, 0], [0, 0]]
-    labels = np.zeros((3, 2, 2), np.uint8)
-    labels[0], labels[1] = [[1, 1], [0, 0]], [[2, 0], [0, 0]]
-    outcomes = {"kidney": outcome(labels, on_scan=labels)}
-    centre = CentreOnMask(of="kidney", quantile=0.5, target_hu=35.0)  # of 10, 60 and 20 that is 20
-
-    prepared = region(volume(data), centre, outcomes=outcomes)
-    masked = region(volume(data), MultiplyByMask(of="kidney"), centre, outcomes=outcomes)
-
-    np.testing.assert_array_equal(prepared.values, data + 15)
-    assert prepared.air == AIR_HU + 15
-    assert masked.values[0].tolist() == [[25, 35], [15, 15]]
-    assert (masked.values[2] == 15).all()
-    assert masked.air == 15
+BRIGHTER = CentreOnBrighterSide(of="kidney", quantile=0.5, target_hu=35.0)
 
 
-def test_an_empty_mask_is_taken_for_one_of_0_hu() -> None:
-    nowhere = np.zeros(SHAPE, np.uint8)
+def sides(*values_and_labels: tuple[int, int], width: int = 12) -> tuple[Volume, Outcomes]:
+    """A scan with some voxels' values and labels, given from its right side to its left."""
+    data = np.full((2, 2, width), 900, np.int16)
+    labels = np.zeros(data.shape, np.uint8)
+    for x, (value, label) in enumerate(values_and_labels):
+        data[1, 0, x], labels[1, 0, x] = value, label
+    return volume(data), {"kidney": outcome(labels, on_scan=labels)}
 
-    prepared = region(
-        volume(ramp()),
-        CentreOnMask(of="kidney", quantile=0.75, target_hu=45.0),
-        outcomes={"kidney": outcome(nowhere, on_scan=nowhere)},
+
+def test_the_brighter_side_is_brought_to_the_target_and_all_else_moves_along() -> None:
+    right = [(10, 1), (20, 1), (60, 2), (500, 0), (500, 0), (500, 0)]
+    left = [(30, 1), (50, 1), (80, 1), (500, 0), (500, 0), (500, 0)]
+
+    for values in (right + left, left + right):
+        scan, outcomes = sides(*values)
+        steps = settled((Clip(lower_hu=-900.0, upper_hu=950.0), BRIGHTER), scan, outcomes)
+        prepared = region(scan, *steps, outcomes=outcomes)
+        np.testing.assert_array_equal(prepared.values, scan.data - 15)
+        assert prepared.air == -900 - 15
+    assert region(scan, *settled((BRIGHTER,), scan, outcomes)).air == AIR_HU - 15
+
+
+def test_the_quantile_is_that_of_the_values_in_order() -> None:
+    scan, outcomes = sides((10, 1), (60, 1), (20, 1), (30, 1), (50, 1))
+
+    for quantile, value in ((0.0, 10), (0.24, 10), (0.25, 20), (0.75, 50), (1.0, 60)):
+        (step,) = settled((replace(BRIGHTER, quantile=quantile),), scan, outcomes)
+        assert step == ZScore(mean=value - 35.0, std=1.0)
+
+
+def test_a_side_with_less_than_a_tenth_of_the_mask_does_not_count() -> None:
+    few = [(100, 1)] * 11 + [(500, 0)] * 11
+    scan, outcomes = sides(*few, *[(300, 1)], width=44)
+    assert settled((BRIGHTER,), scan, outcomes) == (ZScore(mean=65.0, std=1.0),)
+    scan, outcomes = sides(*few, *[(300, 1)] * 2, width=44)
+    assert settled((BRIGHTER,), scan, outcomes) == (ZScore(mean=265.0, std=1.0),)
+
+
+def test_values_are_read_at_the_voxels_of_the_mask_s_own_grid() -> None:
+    data = np.arange(24, dtype=np.int16).reshape(2, 2, 6)
+    grid = Grid((1, 1, 3), data.shape, (5.0, 1.4, 1.6))
+    placed = np.ones(grid.shape, np.uint8)
+    found = Outcome(
+        grid=grid,
+        box=box_of(grid.shape),
+        placed=placed,
+        on_scan=None,
+        window=box_of(data.shape),
+        reach=box_of(data.shape),
     )
+    read = data[nearest_index(grid.shape, data.shape, box_of(grid.shape))]
 
-    np.testing.assert_array_equal(prepared.values, ramp(np.float32) + 45)
+    (step,) = settled((replace(BRIGHTER, quantile=0.0),), volume(data), {"kidney": found})
+
+    assert step == ZScore(mean=float(read[0, 0, 1]) - 35, std=1.0), "the left two of three voxels"
+
+
+def test_of_an_empty_mask_the_quantile_is_0_hu() -> None:
+    scan, outcomes = sides()
+    assert settled((BRIGHTER,), scan, outcomes) == (ZScore(mean=-35.0, std=1.0),)
 
 
 def test_centre_in_mask_takes_the_mean_in_float64() -> None:
@@ -299,6 +338,68 @@ def test_masks_on_the_grid_do_where_there_are_none_on_the_scan() -> None:
     assert not prepared.values[..., 1::2].any()
 
 
+@pytest.mark.parametrize("on_scan", [True, False])
+def test_outside_of_a_mask_a_share_is_left_and_far_off_nothing(on_scan: bool) -> None:
+    rng = np.random.default_rng(3)
+    data = rng.integers(1, 1000, (12, 30, 40)).astype(np.int16)
+    labels = (rng.random(data.shape) > 0.999).astype(np.uint8)
+    brick = np.ones((3, 9, 7), np.bool_)  # of 2.6 mm: one voxel of 2, four of 0.7, three of 0.9
+    scan = volume(data, spacing_mm=(2.0, 0.7, 0.9))
+
+    alike = Resample(
+        spacing_mm=(None, None, None), size_vox=(None, None, None), interpolation="nearest"
+    )
+
+    prepared = region(
+        scan,
+        *([] if on_scan else [alike]),
+        DimOutsideMask(of="kidney", within_mm=2.6, share=0.25),
+        outcomes={"kidney": outcome(labels, on_scan=labels if on_scan else None)},
+        grid=Grid(data.shape, data.shape, scan.spacing_mm),
+    )
+
+    near = ndimage.binary_dilation(labels > 0, brick)
+    assert 0 < labels.sum() < near.sum() < near.size
+    shares = np.where(labels > 0, 1, np.where(near, 0.25, 0))
+    np.testing.assert_array_equal(prepared.values, data * shares)
+    assert prepared.air == 0.0
+
+
+def test_a_part_is_near_to_a_mask_outside_of_it() -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[0, 0, 0] = 1
+
+    prepared = region(
+        volume(np.full(SHAPE, 7, np.int16), spacing_mm=(1.0, 1.0, 1.0)),
+        DimOutsideMask(of="kidney", within_mm=2.0, share=1.0),
+        outcomes={"kidney": outcome(labels, on_scan=labels)},
+        box=Box((1, 1, 1), SHAPE),
+        grid=Grid(SHAPE, SHAPE, (1.0, 1.0, 1.0)),
+    )
+
+    near = np.zeros(SHAPE)
+    near[:3, :3, :3] = 7
+    np.testing.assert_array_equal(prepared.values, near[1:, 1:, 1:])
+
+
+def test_dim_outside_mask_counts_in_the_voxels_of_the_grid_it_is_on() -> None:
+    coarse = Resample(
+        spacing_mm=(None, None, 2.0), size_vox=(None, None, None), interpolation="linear"
+    )
+    labels = np.zeros((2, 2, 12), np.uint8)
+    labels[..., 4:6] = 1
+    outcomes = {"kidney": outcome(labels, on_scan=labels)}
+    scan = volume(np.full((2, 2, 12), 5, np.int16), spacing_mm=(1.0, 1.0, 1.0))
+    grid = grid_over(scan.shape, scan.spacing_mm, coarse)
+    near = DimOutsideMask(of="kidney", within_mm=2.0, share=1.0)
+
+    before = region(scan, near, coarse, outcomes=outcomes, grid=grid)
+    after = region(scan, coarse, near, outcomes=outcomes, grid=grid)
+
+    assert before.values[0, 0].tolist() == [0, 5, 5, 5, 0, 0]
+    assert after.values[0, 0].tolist() == [0, 5, 5, 5, 0, 0]
+
+
 ALL_STEPS: list[Step] = [
     Resample(spacing_mm=(None, None, None), size_vox=(None, None, None), interpolation="linear"),
     Resample(spacing_mm=(None, None, None), size_vox=(None, None, None), interpolation="nearest"),
@@ -307,13 +408,14 @@ ALL_STEPS: list[Step] = [
     ZScore(mean=None, std=None),
     ClipMeanSigma(sigma=0.5, target=(0.0, 1.0)),
     MultiplyByMask(of="kidney"),
+    DimOutsideMask(of="kidney", within_mm=1.0, share=0.5),
     CentreInMask(of="kidney", target_hu=45.0),
-    CentreOnMask(of="kidney", quantile=0.75, target_hu=45.0),
 ]
 
 
-def test_every_kind_of_step_is_in_the_table() -> None:
+def test_every_kind_of_step_is_in_the_table_or_settled_before() -> None:
     assert {type(step) for step in ALL_STEPS} == set(STEPS)
+    assert {*STEPS, CentreOnBrighterSide} == set(get_args(Step))
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])

@@ -17,7 +17,7 @@ from kits_runtime.arrays import Arrays
 from kits_runtime.device.plan import STATISTICS_VOXELS
 from kits_runtime.grid import Box, Grid, Taps, nearest_voxels
 from kits_runtime.kernels.calls import resampled
-from kits_runtime.manifest.schema import CentreOnMask, Resample, Shape3, Stage, Step
+from kits_runtime.manifest.schema import Resample, Shape3, Stage, Step
 from kits_runtime.outcome import Outcomes
 from kits_runtime.steps import (
     AIR_HU,
@@ -25,10 +25,8 @@ from kits_runtime.steps import (
     Region,
     air_after,
     map_of,
-    mask_of,
     needs_statistics,
     numbers_for,
-    quantile_of,
 )
 
 # The scan's voxels in a box of it, on the device.
@@ -103,7 +101,7 @@ def device_region(
     for step in stage.steps:
         numbers: tuple[Step, ...] = (step,)
         if needs_statistics(step):
-            numbers = numbers_for(step, _statistics(region, step))
+            numbers = numbers_for(step, _mean_and_std(region))
         region = replace(region, steps=(*region.steps, *numbers))
     return region
 
@@ -186,13 +184,6 @@ def _each(voxels: NDArray[np.intp]) -> Taps:
     return Taps(voxels, voxels, np.zeros(len(voxels), np.float32))
 
 
-def _statistics(region: DeviceRegion, step: Step) -> tuple[float, float]:
-    """What a step needs of the region as it is before it; the deviation where that matters."""
-    if isinstance(step, CentreOnMask):
-        return _quantile_inside(region, step), 1.0
-    return _mean_and_std(region)
-
-
 def _mean_and_std(region: DeviceRegion) -> tuple[float, float]:
     """As on the host: float64 sums of slices; a constant region has 1 for the latter."""
     size = math.prod(_whole(region).shape)
@@ -205,15 +196,6 @@ def _mean_and_std(region: DeviceRegion) -> tuple[float, float]:
 
     mean = mean_of(lambda values: values)
     return mean, math.sqrt(mean_of(lambda values: region.arrays.xp.square(values - mean))) or 1.0
-
-
-def _quantile_inside(region: DeviceRegion, step: CentreOnMask) -> float:
-    """As on the host: of the few values inside the mask, which are brought there."""
-    inside = [
-        region.arrays.get(piece.values[region.arrays.put(mask_of(piece, step, region.outcomes))])
-        for piece in _pieces(region)
-    ]
-    return quantile_of(np.concatenate(inside), step.quantile)
 
 
 def _wide(piece: Region) -> Any:  # noqa: ANN401

@@ -10,11 +10,12 @@ from kits_runtime.manifest.schema import (
     Argmax,
     AxisSize,
     Boxes,
-    CentreOnMask,
+    CentreOnBrighterSide,
     Clean,
     Clip,
     ClipMeanSigma,
     Decide,
+    DimOutsideMask,
     DropSmall,
     EigenvalueRatio,
     Full,
@@ -203,7 +204,10 @@ def _check_step(where: str, step: Step) -> None:
         case ClipMeanSigma(sigma=sigma, target=target):
             _require_positive(f"{where}.sigma", sigma)
             _require_interval(f"{where}.target", target)
-        case CentreOnMask(quantile=share):
+        case DimOutsideMask(within_mm=within, share=share):
+            _require_positive(f"{where}.within_mm", within)
+            _require(0 <= share <= 1, f"{where}.share", share, "a share from 0 to 1")
+        case CentreOnBrighterSide(quantile=share):
             _require(0 <= share <= 1, f"{where}.quantile", share, "a share from 0 to 1")
         case _:
             pass

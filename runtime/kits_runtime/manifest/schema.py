@@ -182,6 +182,21 @@ class MultiplyByMask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DimOutsideMask:
+    """Multiplies what lies outside an earlier stage's mask by ``share``, farther off by 0.
+
+    Farther off is what the mask does not hold once it is grown by ``within_mm`` along each axis, to
+    the nearest voxel: a voxel becomes a brick. A net then sees where the mask ends, and faintly
+    what an earlier stage left out there and beside what it lies.
+    """
+
+    kind: ClassVar[str] = "dim_outside_mask"
+    of: str
+    within_mm: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CentreInMask:
     """Shifts the voxels inside an earlier stage's mask to a mean of ``target_hu``, per slice."""
 
@@ -191,20 +206,22 @@ class CentreInMask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CentreOnMask:
-    """Shifts the whole region so that a quantile inside an earlier stage's mask is ``target_hu``.
+class CentreOnBrighterSide:
+    """Shifts everything so that a quantile inside an earlier stage's mask is ``target_hu``.
 
-    It is the value at place floor(``quantile`` * (n - 1)) of the n that lie inside, in order: 0.5
-    is the median, 0 the lowest.
+    Counted are the scan's values at the voxels of that stage's own grid: the one at place
+    floor(``quantile`` * (n - 1)) of the n that lie inside, in order. Each side of the scan has its
+    own, and the higher one goes, so that both kidneys are measured by the healthier. A side with
+    less than a tenth of the mask does not count.
     """
 
-    kind: ClassVar[str] = "centre_on_mask"
+    kind: ClassVar[str] = "centre_on_brighter_side"
     of: str
     quantile: float
     target_hu: float
 
 
-MaskStep = MultiplyByMask | CentreInMask | CentreOnMask
+MaskStep = MultiplyByMask | DimOutsideMask | CentreInMask | CentreOnBrighterSide
 Step = Resample | Clip | Scale | ZScore | ClipMeanSigma | MaskStep
 
 

@@ -12,8 +12,10 @@ from kits_runtime.grid import grid_over
 from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
     CentreInMask,
+    CentreOnBrighterSide,
     Clip,
     ClipMeanSigma,
+    DimOutsideMask,
     MultiplyByMask,
     Resample,
     Scale,
@@ -21,7 +23,7 @@ from kits_runtime.manifest.schema import (
     Step,
     ZScore,
 )
-from kits_runtime.steps import Region, prepared_region
+from kits_runtime.steps import Region, prepared_region, settled
 from kits_runtime.volume import Volume
 from kits_runtime.windows import padded
 from kits_trt.data.make_pieces import pieces_of
@@ -58,9 +60,8 @@ def read_by_the_runtime(view: StageView) -> list[Region]:
     halves = stage.join == "halves"
     boxes = boxes_to_look_at(stage.look, given, grid, outcomes=outcomes, cut_halves=halves)
     asked = asked_about(boxes, stage, grid, outcomes)
-    return [
-        prepared_region(given, grid, box, steps=stage.steps, outcomes=outcomes) for box in asked
-    ]
+    steps = settled(stage.steps, given, outcomes)
+    return [prepared_region(given, grid, box, steps=steps, outcomes=outcomes) for box in asked]
 
 
 def value_of_a_hu(piece: Piece) -> float:
@@ -154,6 +155,8 @@ NEAREST = replace(COARSE, interpolation="nearest")
         (Clip(lower_hu=-99.5, upper_hu=99.0), MultiplyByMask(of="first"), COARSE),
         (MultiplyByMask(of="first"), CentreInMask(of="first", target_hu=50.0), COARSE),
         (COARSE, CentreInMask(of="first", target_hu=50.0), ZScore(mean=3.0, std=9.0)),
+        (CentreOnBrighterSide(of="first", quantile=0.75, target_hu=50.0), COARSE),
+        (COARSE, DimOutsideMask(of="first", within_mm=9.0, share=0.3)),
     ],
 )
 def test_any_order_of_steps_agrees_with_the_runtime(steps: tuple[Step, ...]) -> None:

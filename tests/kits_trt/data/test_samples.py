@@ -296,6 +296,21 @@ def test_a_rough_mask_takes_in_and_loses_lumps_as_often_as_it_is_told() -> None:
     assert all(40 < count < 100 for count in changed(0.5)), "most balls of a half reach so far"
 
 
+def test_a_bite_takes_a_part_of_a_tumour_out_of_the_mask_and_no_label() -> None:
+    labels = disc(18)
+    labels[1, 20:26, 30:36] = 2
+    given = piece(np.full((3, 64, 64), 100), labels, mask=disc(18), masked="kidney")
+    bitten = 0
+    for index in range(100):
+        sample = stack_of(given, RoughMask(chance=1.0, bites=0.5), index=index)
+        share = sample.values[0] / 100
+        bitten += bool(share[labels[1] == 2].min() < 0.5)
+        np.testing.assert_array_equal(sample.labels, stack_of(given).labels)
+    healthy = stack_of(masked_piece(), RoughMask(chance=1.0, bites=1.0)).values[0]
+    assert 30 < bitten < 70
+    assert (healthy[disc(10)[1] > 0] > 99).all()
+
+
 def test_without_roughness_the_mask_is_as_it_was() -> None:
     np.testing.assert_array_equal(stack_of(masked_piece()).values[0], 100 * disc(18)[1])
 

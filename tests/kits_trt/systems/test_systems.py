@@ -119,11 +119,11 @@ def test_labels_and_overlay_are_the_challenges(name: str, preset: Preset) -> Non
 
 
 def small_kinds(name: str, published: list[str]) -> list[str]:
-    """The published steps as the small preset has them: the two differences that ADR 0021 names."""
+    """The published steps as small presets have them, by ADR 0021 and 0024."""
     if name == "cascaded-vnet":
         return [published[0], "clip", *published[1:]]
     if "centre_in_mask" in published:
-        return ["resample", "clip", "multiply_by_mask", "centre_on_mask", "scale"]
+        return ["resample", "clip", "dim_outside_mask", "centre_on_brighter_side", "scale"]
     return published
 
 

@@ -14,9 +14,9 @@ from kits_runtime.device.region import device_region
 from kits_runtime.grid import Box, Grid, box_of, grid_over
 from kits_runtime.manifest.schema import (
     CentreInMask,
-    CentreOnMask,
     Clip,
     ClipMeanSigma,
+    DimOutsideMask,
     MultiplyByMask,
     Resample,
     Scale,
@@ -35,8 +35,8 @@ value_steps = st.sampled_from(
         ZScore(mean=None, std=None),
         ClipMeanSigma(sigma=0.7, target=(-1.0, 1.0)),
         MultiplyByMask(of="earlier"),
+        DimOutsideMask(of="earlier", within_mm=1.5, share=0.3),
         CentreInMask(of="earlier", target_hu=45.0),
-        CentreOnMask(of="earlier", quantile=0.75, target_hu=45.0),
     ]
 )
 

@@ -259,6 +259,14 @@ BROKEN: dict[str, tuple[Edits, str]] = {
         {f"{AROUND}.steps.0.quantile": 75.0},
         "stages[3].steps[0].quantile: found 75.0, expected a share from 0 to 1",
     ),
+    "a mask that does not grow": (
+        {f"{AROUND}.steps.1.within_mm": 0.0},
+        "stages[3].steps[1].within_mm: found 0.0, expected a number above 0",
+    ),
+    "a share in per cent": (
+        {f"{AROUND}.steps.1.share": 25.0},
+        "stages[3].steps[1].share: found 25.0, expected a share from 0 to 1",
+    ),
     "a sigma of zero": (
         {f"{SLICED}.steps.0.sigma": 0.0},
         "stages[1].steps[0].sigma: found 0.0, expected a number above 0",
@@ -467,7 +475,12 @@ def test_references_are_all_stages_that_a_stage_needs() -> None:
         "found": [],
         "sliced": [("windows.only", "found"), ("clean[1].of", "found")],
         "boxed": [("look.of", "found"), ("steps[0].of", "found"), ("steps[1].of", "found")],
-        "around": [("look.of", "boxed"), ("steps[0].of", "found"), ("clean[1].of", "found")],
+        "around": [
+            ("look.of", "boxed"),
+            ("steps[0].of", "found"),
+            ("steps[1].of", "found"),
+            ("clean[1].of", "found"),
+        ],
         "whole": [],
     }
 
