@@ -21,6 +21,7 @@ from kits_runtime.manifest.schema import (
     Foreground,
     Full,
     KeepLargest,
+    KeepSurest,
     Manifest,
     MiddleOfBox,
     MiddleOfProjections,
@@ -130,6 +131,7 @@ def _found() -> Stage:
             KeepLargest(count=2, per="side"),
             DropSmall(min_voxels=50),
             FillHoles(per_slice=True),
+            KeepSurest(at_least=0.8),
         ),
         clean_on="model",
     )

@@ -26,6 +26,7 @@ from kits_runtime.manifest.schema import (
     DimOutsideMask,
     DropSmall,
     KeepLargest,
+    KeepSurest,
     Look,
     MiddleOfBox,
     MultiplyByMask,
@@ -75,6 +76,7 @@ TUMOUR_PLANE_VOX = {"paper": 512, "small": 64}
 TUMOUR_HU = {"paper": (-100.0, 250.0), "small": (-100.0, 300.0)}
 NEAR_KIDNEY_MM = 12.0
 SHARE_OUTSIDE = 0.25  # so that the mask's border shows
+SURE = 0.8  # a score
 MIN_TUMOUR_VOX = 75  # half a millilitre on the small grid, a ball of 1 cm
 UNIT_HU = 100.0  # of what the tumour net reads
 KIDNEY_CENTRE_HU = 45.0
@@ -201,8 +203,9 @@ def _tumour_grid(preset: Preset) -> Resample:
 
 
 def _tumour_clean(preset: Preset) -> tuple[Clean, ...]:
-    largest = KeepLargest(count=1, per="all")
-    return (largest,) if preset == "paper" else (DropSmall(min_voxels=MIN_TUMOUR_VOX), largest)
+    if preset == "paper":
+        return (KeepLargest(count=1, per="all"),)
+    return (DropSmall(min_voxels=MIN_TUMOUR_VOX), KeepSurest(at_least=SURE))
 
 
 def _kidney_recipe(preset: Preset) -> Recipe:

@@ -9,15 +9,17 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
 from kits_runtime.clock import Clock
+from kits_runtime.decide import surely
 from kits_runtime.grid import Box, Grid
 from kits_runtime.infer import RunNet, Scores, Slab
 from kits_runtime.join import any_overlap, joined
 from kits_runtime.look import Kept
-from kits_runtime.manifest.schema import Stage
+from kits_runtime.manifest.schema import KeepSurest, Stage
 from kits_runtime.memory import Memory
 from kits_runtime.outcome import Outcome
 from kits_runtime.place import BoxRun, LabelsOf, Place
 from kits_runtime.volume import Volume
+from kits_runtime.wayback import Sure
 
 Progress = Callable[[str, float], None]
 
@@ -92,11 +94,20 @@ def _write(
             decide=stage.decide,
             placed=outcome.placed[box.seen_from(outcome.box).slices],
             on_scan=on_scan,
+            sure=_sure_of(stage, outcome, box),
         )
         back = run.place.way_back(labels)
         for slab in stream:
             with run.clock.phase(f"{stage.name}.way_back"):
                 back.push(slab)
+
+
+def _sure_of(stage: Stage, outcome: Outcome, box: Box) -> Sure | None:
+    if outcome.sure is None:
+        return None
+    at_least = next(item.at_least for item in stage.clean if isinstance(item, KeepSurest))
+    placed = outcome.sure[box.seen_from(outcome.box).slices]
+    return Sure(decide=surely(stage.decide, at_least), placed=placed)
 
 
 def _box_slabs(run: Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Generator[Slab]:

@@ -18,6 +18,7 @@ from kits_runtime.infer import RunNet
 from kits_runtime.join import NOWHERE, union
 from kits_runtime.look import asked_about, boxes_to_look_at
 from kits_runtime.manifest.schema import (
+    KeepSurest,
     MaskStep,
     Overlap,
     Resample,
@@ -129,6 +130,7 @@ def _run_stage(run: Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
         on_scan=_room_on_scan(run, window, room),
         window=window,
         reach=NOWHERE,
+        sure=np.zeros(whole.shape, np.uint8) if _asks_who_is_sure(stage) else None,
     )
     if asked:
         fill_outcome(run, stage, asked, outcome)
@@ -136,6 +138,10 @@ def _run_stage(run: Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
         with run.clock.phase(f"{stage.name}.clean"):
             outcome = _cleaned(run, stage, outcome)
     return outcome, bool(asked)
+
+
+def _asks_who_is_sure(stage: Stage) -> bool:
+    return any(isinstance(item, KeepSurest) for item in stage.clean)
 
 
 def _room_on_scan(run: Run, window: Box, room: Room) -> Labels | None:
@@ -168,6 +174,7 @@ def _cleaned(run: Run, stage: Stage, outcome: Outcome) -> Outcome:
         spacing_mm=grid.spacing_mm,
         middle_x=grid.middle_x - box.start[2],
         mask_of=lambda name: run.outcomes[name].mask_on(grid, box),
+        sure=outcome.sure,
     )
     before = outcome.placed > 0
     after = tidied(before, stage.clean, frame)

@@ -44,6 +44,20 @@ def keep_largest(mask: Mask, *, count: int) -> Mask:
     return _inside_box(kept, mask)
 
 
+def keep_surest(mask: Mask, sure: Mask) -> Mask:
+    """Returns the component with the most voxels that are sure, the larger of two with as many."""
+
+    def kept(inside: Mask, sure_inside: Mask) -> Mask:
+        components = components_of(inside, NEIGHBOURS_26)
+        owner = components.owner_of_voxels
+        counts = np.bincount(owner[sure_inside[inside]], minlength=components.count)
+        # Sorted by the last key first, and in the order of their first voxels where all are equal.
+        best = np.lexsort((-components.sizes, -counts))[0]
+        return _selected(inside, owner == best)
+
+    return _inside_box(kept, mask, sure)
+
+
 def drop_small(mask: Mask, *, min_voxels: int) -> Mask:
     """Returns the components of at least `min_voxels` voxels."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.manifest.schema import Argmax, Decide
+from kits_runtime.manifest.schema import Argmax, Decide, Threshold
 
 Scores = NDArray[np.float32]
 
@@ -23,6 +23,11 @@ def labels_from_scores(scores: Scores, decide: Decide) -> NDArray[np.uint8]:
     for channel, label in zip(scores, decide.labels, strict=True):
         _label_into(labels, channel >= np.float32(decide.at_least), label)
     return labels
+
+
+def surely(decide: Decide, at_least: float) -> Threshold:
+    """Decides which voxels are labelled for sure: 1 where any class has such a score."""
+    return Threshold(at_least=at_least, labels=tuple(int(label > 0) for label in decide.labels))
 
 
 def _label_into(labels: NDArray[np.uint8], where: NDArray[np.bool_], label: int) -> None:

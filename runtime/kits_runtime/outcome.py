@@ -19,7 +19,8 @@ class Outcome:
 
     ``placed`` fills ``box`` of ``grid``; outside it all is background. ``on_scan`` fills
     ``window``, a box of the scan, and is None for stages whose labels nobody needs there; outside
-    ``reach``, a box inside the window, all of it is background.
+    ``reach``, a box inside the window, all of it is background. ``sure`` fills the box as well, 1
+    where the nets were sure, where a clean-up asks for it.
     """
 
     grid: Grid
@@ -28,6 +29,7 @@ class Outcome:
     on_scan: Labels | None
     window: Box
     reach: Box
+    sure: Labels | None = None
 
     def found(self, within: Box) -> Box | None:
         """The smallest box of the grid around the foreground inside ``within``; None if none."""

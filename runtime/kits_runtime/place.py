@@ -20,7 +20,7 @@ from kits_runtime.manifest.schema import Decide, Stage
 from kits_runtime.outcome import Outcome
 from kits_runtime.steps import applied, scanned_region
 from kits_runtime.volume import Volume
-from kits_runtime.wayback import Labels, WayBack
+from kits_runtime.wayback import Labels, Sure, WayBack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +47,8 @@ class BoxRun:
 class LabelsOf:
     """The labels that slabs of a box become: on its grid, and on the scan's where they are needed.
 
-    Both are written in place; ``on_scan`` has the scan's voxels in the box.
+    Both are written in place; ``on_scan`` has the scan's voxels in the box. So is ``sure``, on the
+    box's grid by a decision of its own.
     """
 
     grid: Grid
@@ -55,6 +56,7 @@ class LabelsOf:
     decide: Decide
     placed: Labels
     on_scan: Labels | None
+    sure: Sure | None = None
 
 
 class TakesSlabs(Protocol):
@@ -113,4 +115,5 @@ class HostPlace:
             decide=labels.decide,
             placed=labels.placed,
             on_scan=labels.on_scan,
+            sure=labels.sure,
         )

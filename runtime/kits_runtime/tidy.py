@@ -12,6 +12,7 @@ from kits_runtime.clean import (
     keep_by_eigenvalue_ratio,
     keep_largest,
     keep_overlapping,
+    keep_surest,
 )
 from kits_runtime.grid import Box, Grid, bounding_box
 from kits_runtime.manifest.schema import (
@@ -20,6 +21,7 @@ from kits_runtime.manifest.schema import (
     EigenvalueRatio,
     FillHoles,
     KeepLargest,
+    KeepSurest,
     Overlap,
 )
 from kits_runtime.resample import nearest_index
@@ -34,12 +36,14 @@ class Frame:
     """What a clean-up must know of the array it works on.
 
     ``middle_x`` is the first column of the patient's left half, which may lie outside the array;
-    ``mask_of`` gives an earlier stage's mask on the same voxels.
+    ``mask_of`` gives an earlier stage's mask on the same voxels; ``sure`` is above 0 where the nets
+    were sure, where a clean-up asks for it.
     """
 
     spacing_mm: tuple[float, float, float]
     middle_x: int
     mask_of: MaskOf
+    sure: Labels | None = None
 
 
 def tidied(mask: Mask, clean: Sequence[Clean], frame: Frame) -> Mask:
@@ -128,6 +132,11 @@ def _keep_largest(mask: Mask, item: KeepLargest, frame: Frame) -> Mask:
     return kept
 
 
+def _keep_surest(mask: Mask, _: KeepSurest, frame: Frame) -> Mask:
+    assert frame.sure is not None
+    return keep_surest(mask, frame.sure > 0)
+
+
 def _drop_small(mask: Mask, item: DropSmall, _: Frame) -> Mask:
     return drop_small(mask, min_voxels=item.min_voxels)
 
@@ -148,6 +157,7 @@ def _overlap(mask: Mask, item: Overlap, frame: Frame) -> Mask:
 
 CLEAN: Mapping[type[Clean], Callable[..., Mask]] = {
     KeepLargest: _keep_largest,
+    KeepSurest: _keep_surest,
     DropSmall: _drop_small,
     FillHoles: _fill_holes,
     EigenvalueRatio: _eigenvalue_ratio,

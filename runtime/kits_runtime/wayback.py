@@ -7,6 +7,7 @@ foreground of scores that all say background, so nothing is lost.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -23,11 +24,19 @@ Scores = NDArray[np.float32]
 Rectangle: TypeAlias = tuple[int, int, int, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sure:
+    """Further labels of a box on the model's grid, written in place, and how they are decided."""
+
+    decide: Decide
+    placed: Labels
+
+
 class WayBack:
     """Takes the slabs of one box in order; writes its labels on the model's grid and on the scan's.
 
     ``placed`` fills the box, ``on_scan`` the scan's voxels in it, or is None where nobody needs
-    them. Both start as background and are written in place.
+    them. Both start as background and are written in place, as are the labels of ``sure``.
     """
 
     def __init__(
@@ -38,8 +47,10 @@ class WayBack:
         decide: Decide,
         placed: Labels,
         on_scan: Labels | None,
+        sure: Sure | None = None,
     ) -> None:
         self._decide = decide
+        self._sure = sure
         self._placed = placed
         self._on_scan = on_scan
         self._taps = [grid.taps_back(axis, box) for axis in range(3)]
@@ -57,6 +68,9 @@ class WayBack:
             placed = self._placed[first : self._received]
             for row, plane in enumerate(placed):  # a plane stays in the cache, a slab does not
                 plane[...] = labels_from_scores(slab.scores[:, row], self._decide)
+            if self._sure is not None:
+                sure = labels_from_scores(slab.scores, self._sure.decide)
+                self._sure.placed[first : self._received] = sure
         if self._on_scan is not None:
             self._write_completed(slab, first, self._on_scan)
         self._last_plane = self._background if slab.scores is None else slab.scores[:, -1].copy()

@@ -38,6 +38,7 @@ from kits_runtime.manifest.schema import (
     FillHoles,
     Full,
     KeepLargest,
+    KeepSurest,
     Manifest,
     MiddleOfBox,
     MultiplyByMask,
@@ -644,6 +645,31 @@ def test_foreground_that_reaches_beyond_its_own_voxels_is_not_lost() -> None:
         result.outcomes["find"].mask_on_scan(Box((0, 0, 0), (1, 1, 20))).ravel().tolist()
         == (row > 0).tolist()
     )
+
+
+def test_the_find_stays_of_which_the_net_is_surest() -> None:
+    def shaded(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.stack([1 - patches[:, 0] / 100, patches[:, 0] / 100], axis=1)
+
+    large, small = Box((1, 1, 10), (4, 6, 16)), Box((2, 2, 2), (4, 5, 6))
+    scan = blocks(large, small)
+    scan.data[large.slices] = 60
+    scan.data[large.slices][:2, :2, :2] = 90  # 8 voxels
+    scan.data[small.slices] = 80  # 24
+    kept = {}
+    for name, clean in (
+        ("largest", KeepLargest(count=1, per="all")),
+        ("surest", KeepSurest(at_least=0.75)),
+        ("surer", KeepSurest(at_least=0.85)),
+    ):
+        result = segmented(scan, manifest_with(finder(clean=(clean,))), {"find": shaded})
+        kept[name] = np.flatnonzero((result.labels > 0).any(axis=(0, 1))).tolist()
+
+    assert kept == {
+        "largest": list(range(10, 16)),
+        "surest": list(range(2, 6)),
+        "surer": list(range(10, 16)),
+    }
 
 
 def test_clean_up_of_nothing_found_is_nothing() -> None:

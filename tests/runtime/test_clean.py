@@ -16,6 +16,7 @@ from kits_runtime.clean import (
     keep_by_eigenvalue_ratio,
     keep_largest,
     keep_overlapping,
+    keep_surest,
 )
 
 SPACING_MM = (3.0, 0.7, 0.8)
@@ -39,6 +40,7 @@ STEPS: dict[str, Callable[[Mask], Mask]] = {
     "fill_holes per slice": lambda mask: fill_holes(mask, per_slice=True),
     "keep_by_eigenvalue_ratio": round_enough,
     "keep_overlapping": mostly_below,
+    "keep_surest": lambda mask: keep_surest(mask, mask),
 }
 every_step = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
 
@@ -96,6 +98,7 @@ def test_a_mask_without_voxels_is_no_problem(step: Callable[[Mask], Mask]) -> No
         ("fill_holes per slice", 1),
         ("keep_by_eigenvalue_ratio", 0),
         ("keep_overlapping", 1),
+        ("keep_surest", 1),
     ],
 )
 def test_a_single_voxel_stays_where_it_belongs(name: str, expected: int) -> None:
@@ -175,6 +178,24 @@ def test_anything_but_a_3d_boolean_mask_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="expected bool"):
         step(wrong)
+
+
+# keep_surest
+
+
+def test_the_component_with_the_most_sure_voxels_stays_whole() -> None:
+    mask = drawn("#####.##.#", "#####.##.#")
+    sure = drawn("#......#.#", "........##")
+    np.testing.assert_array_equal(keep_surest(mask, sure), drawn(".........#", ".........#"))
+    sure[:, 0, 0] = sure[0, 0, 1] = True
+    np.testing.assert_array_equal(keep_surest(mask, sure), drawn("#####.....", "#####....."))
+
+
+def test_of_components_with_as_many_sure_voxels_the_larger_stays_then_the_first() -> None:
+    mask = drawn("#.##.##.#", ".........")
+    nowhere = np.zeros_like(mask)
+    np.testing.assert_array_equal(keep_surest(mask, nowhere), drawn("..##.....", "........."))
+    np.testing.assert_array_equal(keep_surest(mask, mask), drawn("..##.....", "........."))
 
 
 # keep_largest and drop_small

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import unhurried
 
-from kits_runtime.decide import background_scores, labels_from_scores
+from kits_runtime.decide import background_scores, labels_from_scores, surely
 from kits_runtime.manifest.schema import Argmax, Decide, Threshold
 
 
@@ -42,6 +42,15 @@ def test_labels_are_those_of_numpy_s_argmax(seed: int, classes: int) -> None:
     labels = labels_from_scores(scores, Argmax(labels=names))
 
     np.testing.assert_array_equal(labels, np.array(names, np.uint8)[scores.argmax(axis=0)])
+
+
+def test_labels_for_sure_are_those_where_any_class_has_such_a_score() -> None:
+    scores = scores_of([0.9, 0.1, 0.2, 0.0], [0.05, 0.8, 0.3, 0.1], [0.05, 0.1, 0.5, 0.9])
+
+    of_three = labels_from_scores(scores, surely(Argmax(labels=(0, 2, 1)), 0.8))
+    of_two = labels_from_scores(scores[1:], surely(Threshold(at_least=0.2, labels=(2, 1)), 0.8))
+
+    assert of_three.tolist() == of_two.tolist() == [0, 1, 0, 1]
 
 
 def test_scores_are_not_changed() -> None:

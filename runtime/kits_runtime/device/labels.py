@@ -27,6 +27,7 @@ class DeviceWayBack:
         self._decide = decide = labels.decide
         self._placed = labels.placed
         self._on_scan = labels.on_scan
+        self._sure = labels.sure
         self._rows_at_once = rows_at_once
         self._taps = [labels.grid.taps_back(axis, labels.box) for axis in range(3)]
         background = arrays.put(background_scores((len(decide.labels), 1, 1, 1), decide))
@@ -45,6 +46,9 @@ class DeviceWayBack:
             same = [_same(length) for length in scores.shape[1:]]
             labels = labelled(planes, same, self._decide, self._arrays)
             self._placed[first : self._received] = self._arrays.get(labels)
+            if self._sure is not None:
+                sure = labelled(planes, same, self._sure.decide, self._arrays)
+                self._sure.placed[first : self._received] = self._arrays.get(sure)
         if self._on_scan is not None:
             self._write_completed(planes, first, self._on_scan)
         self._before = scores[:, -1].copy()

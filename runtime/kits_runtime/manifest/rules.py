@@ -20,6 +20,7 @@ from kits_runtime.manifest.schema import (
     EigenvalueRatio,
     Full,
     KeepLargest,
+    KeepSurest,
     Look,
     Manifest,
     MaskStep,
@@ -146,6 +147,10 @@ def _check_stage(where: str, stage: Stage, manifest: Manifest, earlier: Sequence
     _check_decide(f"{where}.decide", stage.decide, len(manifest.labels))
     _check_nets(where, stage, manifest)
     _check_clean(f"{where}.clean", stage.clean)
+    surest = [item for item in stage.clean if isinstance(item, KeepSurest)]
+    _require(len(surest) <= 1, f"{where}.clean", f"{len(surest)} keep_surest", "at most one")
+    on_model = stage.clean_on == "model" or not surest
+    _require(on_model, f"{where}.clean_on", stage.clean_on, "'model' with keep_surest")
     if stage.join == "halves":
         per_side = isinstance(stage.look, Boxes) and stage.look.per == "side"
         _require(per_side, f"{where}.join", "halves", "'mean' or 'max' unless boxes are per side")
@@ -282,6 +287,9 @@ def _check_clean(where: str, clean: Sequence[Clean]) -> None:
         match item:
             case KeepLargest(count=count):
                 _require_positive(f"{where}[{i}].count", count)
+            case KeepSurest(at_least=score):
+                known = 0 < score <= 1
+                _require(known, f"{where}[{i}].at_least", score, "a score above 0, at most 1")
             case DropSmall(min_voxels=min_voxels):
                 _require_positive(f"{where}[{i}].min_voxels", min_voxels)
             case EigenvalueRatio(lowest=low, highest=high):

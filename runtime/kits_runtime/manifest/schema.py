@@ -289,6 +289,17 @@ class KeepLargest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepSurest:
+    """Keeps the component with the most voxels in which a class has a score of ``at_least``.
+
+    Of components with equally many the larger one. Scores are those on the model's grid.
+    """
+
+    kind: ClassVar[str] = "keep_surest"
+    at_least: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropSmall:
     """Drops components of fewer voxels."""
 
@@ -322,7 +333,7 @@ class Overlap:
     at_least: float
 
 
-Clean = KeepLargest | DropSmall | FillHoles | EigenvalueRatio | Overlap
+Clean = KeepLargest | KeepSurest | DropSmall | FillHoles | EigenvalueRatio | Overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from stages import unhurried, volume
 from kits_runtime.boxes import Means
 from kits_runtime.cascade import CascadeResult, run_cascade
 from kits_runtime.clock import Clock
+from kits_runtime.decide import surely
 from kits_runtime.device.labels import DeviceWayBack
 from kits_runtime.device.nets import net_on_device
 from kits_runtime.device.place import OnDevice, place_on
@@ -32,6 +33,7 @@ from kits_runtime.kernels.launching import Launch
 from kits_runtime.kernels.twins import launch_twin
 from kits_runtime.manifest.schema import Argmax, Decide, Resample, Threshold
 from kits_runtime.place import HostPlace, LabelsOf
+from kits_runtime.wayback import Sure
 from kits_trt.systems import SYSTEMS
 
 Array = npt.NDArray[np.float32]
@@ -120,14 +122,18 @@ def test_slices_written_together_are_those_written_one_by_one(
     if isinstance(decide, Argmax):
         scores[0] += 1.5
 
-    def labels(kind: Any, wrap: Callable[[Array], Any]) -> tuple[Any, Any]:
+    def labels(kind: Any, wrap: Callable[[Array], Any]) -> tuple[Any, Any, Any]:
         placed, on_scan = np.zeros(model, np.uint8), np.zeros(scan, np.uint8)
-        back = kind(LabelsOf(grid=grid, box=box, decide=decide, placed=placed, on_scan=on_scan))
+        sure = Sure(decide=surely(decide, 1.4), placed=np.zeros(model, np.uint8))
+        given = LabelsOf(
+            grid=grid, box=box, decide=decide, placed=placed, on_scan=on_scan, sure=sure
+        )
+        back = kind(given)
         for start in range(0, model[0], cut):
             part = scores[:, start : start + cut].copy()
             empty = start == cut  # the second slab is one that nobody was asked about
             back.push(Slab(depth=part.shape[1], scores=None if empty else wrap(part)))
-        return placed, on_scan
+        return placed, on_scan, sure.placed
 
     there = partial(DeviceWayBack, arrays=strict_arrays(), rows_at_once=rows_at_once)
     here = HostPlace(volume=volume(np.zeros((2, 2, 2), np.int16)), threads=1).way_back

@@ -363,6 +363,18 @@ BROKEN: dict[str, tuple[Edits, str]] = {
         {f"{FOUND}.clean.1.min_voxels": 0},
         "stages[0].clean[1].min_voxels: found 0, expected a number above 0",
     ),
+    "a score that none can exceed": (
+        {f"{FOUND}.clean.3.at_least": 1.5},
+        "stages[0].clean[3].at_least: found 1.5, expected a score above 0, at most 1",
+    ),
+    "surest finds on the scan": (
+        {f"{FOUND}.clean_on": "scan"},
+        "stages[0].clean_on: found 'scan', expected 'model' with keep_surest",
+    ),
+    "two who are surest": (
+        {f"{FOUND}.clean.2": {"kind": "keep_surest", "at_least": 0.9}},
+        "stages[0].clean: found '2 keep_surest', expected at most one",
+    ),
     "a range of ratios that falls": (
         {f"{SLICED}.clean.0.lowest": 3.0},
         "stages[1].clean[0]: found [3.0, 2.8], expected lowest below highest",

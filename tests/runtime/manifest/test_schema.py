@@ -47,7 +47,14 @@ def test_the_vocabulary_is_the_one_that_is_documented() -> None:
         ],
         "Windows": ["patches", "slices"],
         "Decide": ["argmax", "threshold"],
-        "Clean": ["drop_small", "eigenvalue_ratio", "fill_holes", "keep_largest", "overlap"],
+        "Clean": [
+            "drop_small",
+            "eigenvalue_ratio",
+            "fill_holes",
+            "keep_largest",
+            "keep_surest",
+            "overlap",
+        ],
     }
 
 
