@@ -9,9 +9,10 @@ Ours: the HU windows and the two largest kidney components, of which the paper s
 slices for its '2.5D', taken from those that were not left out, and a shift to a mean of 45 for its
 'normalize the HU value (40-50)'. The small preset also looks for tumours in a box around each
 kidney on a coarser grid, takes nine slices instead, and those from the volume, means its scores
-over four mirror images, keeps tumours from half a millilitre, and brings a whole kidney to 45 HU
-rather than each slice: a slice through a tumour alone would look like one through a kidney alone.
-All else moves along, so that the value outside the mask still tells how bright that kidney was.
+over four mirror images, sees faintly what lies beside the mask, and keeps the find from half a
+millilitre of which it is surest. It brings the brighter kidney to 45 HU rather than each slice: a
+slice through a tumour alone would look like one through a kidney alone, and so would a kidney that
+is mostly tumour. All else moves along, so that the value far outside tells how bright it was.
 """
 
 from kits_runtime.manifest.schema import (
