@@ -55,7 +55,7 @@ def with_remarks(trained: TrainedSystem, *, commit: str | None = None) -> Traine
         "commit": trained.facts.get("commit") or commit,
         "remarks": [
             "Trained briefly, to show the way from a scan to a mask.",
-            "Kidneys include cysts. Tumours are looked for inside the kidneys that were found.",
+            "Kidneys include cysts. Tumours are looked for in the kidneys found, and close by.",
         ],
     }
     return replace(trained, facts=said)

@@ -47,6 +47,7 @@ class Plan:
 
     With a ``lesson`` scans are made to learn from: that many pixels along both axes in plane, at
     most so many around a segmentation; or kidneys and little else, with pixels as scanners have.
+    If these are ``varied``, every other one is drawn as one around a segmentation is.
     """
 
     out: Path
@@ -73,6 +74,10 @@ def make_cases(plan: Plan, count: int, progress: Progress) -> None:
         hu, labels = render(
             patient, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
         )
+        if plan.varied and plan.lesson == "kidneys" and case % 2 and labels.any():
+            # A map shows sinuses and lesions otherwise than shapes do; both are to be learnt.
+            patient = patient_from_labels(labels, grid.spacing_mm, seed=plan.seed, case=case)
+            hu, _ = render(patient, shape=grid.shape, spacing_mm=grid.spacing_mm)
         affine = kits_affine(grid.spacing_mm)
         scans = {
             "imaging": _image(hu, affine),

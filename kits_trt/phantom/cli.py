@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--varied",
         action="store_true",
-        help="with --for-training: unusual kidneys and tumours often, scans that reach far",
+        help="with --for-training: unusual kidneys and tumours often, scans that reach far; every "
+        "other one of 'kidneys' as --anatomy draws it around its own labels",
     )
     add("--overwrite", action="store_true", help="replace cases that are there already")
     add_telling(parser)

@@ -210,6 +210,23 @@ def test_cases_of_kidneys_to_learn_from_depend_on_seed_and_number_alone(tmp_path
     np.testing.assert_array_equal(load(tmp_path / "case_00000", "segmentation")[0], labels)
 
 
+def test_every_other_varied_case_of_kidneys_is_drawn_around_its_own_labels(tmp_path: Path) -> None:
+    run = ["--for-training", "kidneys", "--varied", "--seed", "5", "-q"]
+    assert main([str(tmp_path), "--cases", "2", *run]) == 0
+    case = tmp_path / "case_00001"
+    drawn = draw_patient(5, 1, variety=UNUSUAL)
+    grid = draw_kidney_grid(drawn)
+    _, labels = render(
+        drawn, shape=grid.shape, spacing_mm=grid.spacing_mm, centre_mm=grid.centre_mm
+    )
+    around = patient_from_labels(labels, grid.spacing_mm, seed=5, case=1)
+    hu, _ = render(around, shape=grid.shape, spacing_mm=grid.spacing_mm)
+
+    np.testing.assert_array_equal(load(case, "segmentation")[0], labels)
+    np.testing.assert_array_equal(load(case, "imaging")[0], hu)
+    assert not any(origin.anatomy for origin in read_marked(tmp_path).values())
+
+
 def test_labels_of_a_phantom_that_is_drawn_around_again_are_no_real_anatomy(
     tmp_path: Path,
 ) -> None:
