@@ -126,8 +126,8 @@ default-bundle: $(VENV)/.installed ## train the bundle in the package and export
 	@$(call phantoms,trunks,192,$(TEACH))
 	@$(call phantoms,kidneys,kidneys,$(TEACH))
 	@$(call phantoms,validate,192,$(VALIDATE))
-	@$(TRAIN) --net resunet3d --data $(BUNDLE_RUN)/trunks --max-steps 9800
-	@$(TRAIN) --net msvnet --data $(BUNDLE_RUN)/kidneys --max-steps 39300
+	@$(TRAIN) --net resunet3d --data $(BUNDLE_RUN)/trunks --max-steps 6600
+	@$(TRAIN) --net msvnet --data $(BUNDLE_RUN)/kidneys --max-steps 51200
 	@$(EXPORT) --ckpt $(BUNDLE_RUN)/run/best.safetensors
 
 # What cannot be installed side by side is resolved apart; see CONTRIBUTING.md.
