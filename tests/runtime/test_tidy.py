@@ -14,6 +14,7 @@ from kits_runtime.manifest.schema import (
     EigenvalueRatio,
     FillHoles,
     KeepLargest,
+    KeepSurest,
     Overlap,
     Threshold,
 )
@@ -39,6 +40,7 @@ def frame(shape: Shape = GRID_SHAPE, **changes: Any) -> Frame:
         spacing_mm=(1.0, 1.0, 1.0),
         middle_x=shape[2] // 2,
         mask_of=lambda name: np.zeros(shape, np.bool_),
+        sure=np.zeros(shape, np.uint8),
     )
     return replace(plain, **changes)
 
@@ -259,9 +261,20 @@ def test_overlap_and_shape_get_what_they_need_of_the_frame() -> None:
     assert not longer[first.slices].any()
 
 
+def test_the_surest_find_is_that_with_most_voxels_above_0_in_what_is_sure() -> None:
+    small, large = Box((1, 1, 1), (4, 4, 4)), Box((6, 6, 6), (11, 12, 12))
+    sure = np.zeros(GRID_SHAPE, np.uint8)
+    sure[2:4, 2:4, 2:4] = 1
+
+    kept = tidied(mask_of(small, large), [KeepSurest(at_least=0.8)], frame(sure=sure))
+
+    np.testing.assert_array_equal(kept, mask_of(small))
+
+
 ALL: list[Clean] = [
     KeepLargest(count=1, per="all"),
     KeepLargest(count=1, per="side"),
+    KeepSurest(at_least=0.8),
     DropSmall(min_voxels=30),
     FillHoles(per_slice=False),
     FillHoles(per_slice=True),
