@@ -162,8 +162,10 @@ def _mask_in(region: Region, outcome: Outcome, box: Box) -> NDArray[np.bool_]:
     return outcome.mask_on_scan(box) if region.on_scan else outcome.mask_on(region.grid, box)
 
 
-def _near_mask(region: Region, step: DimOutsideMask, outcomes: Outcomes) -> NDArray[np.bool_]:
-    """The grown mask; it grows from outside of the region too, whose borders change nothing."""
+def _mask_and_near(
+    region: Region, step: DimOutsideMask, outcomes: Outcomes
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The mask, and grown: from outside of the region too, whose borders change nothing."""
     grid = region.grid
     box, whole = (region.source, grid.scan_shape) if region.on_scan else (region.box, grid.shape)
     z, y, x = (
@@ -171,11 +173,11 @@ def _near_mask(region: Region, step: DimOutsideMask, outcomes: Outcomes) -> NDAr
         for own, count, step_mm in zip(whole, grid.shape, grid.spacing_mm, strict=True)
     )
     wide = box.wider_by((z, y, x)).within(box_of(whole))
-    mask = _mask_in(region, outcomes[step.of], wide)
+    mask = near = _mask_in(region, outcomes[step.of], wide)
     for axis, count in enumerate((z, y, x)):
-        mask = _grown(mask, axis, count)
-    near: NDArray[np.bool_] = mask[box.seen_from(wide).slices]
-    return near
+        near = _grown(near, axis, count)
+    own_part = box.seen_from(wide).slices
+    return mask[own_part], near[own_part]
 
 
 def _grown(mask: NDArray[np.bool_], axis: int, count: int) -> NDArray[np.bool_]:
@@ -253,9 +255,9 @@ def _multiply_by_mask(region: Region, step: MultiplyByMask, outcomes: Outcomes) 
 
 
 def _dim_outside_mask(region: Region, step: DimOutsideMask, outcomes: Outcomes) -> Region:
-    inside = mask_of(region, step, outcomes)
+    inside, near = _mask_and_near(region, step, outcomes)
     share = np.where(inside, np.float32(1), np.float32(step.share))
-    share *= _near_mask(region, step, outcomes)
+    share *= near
     values = _writable(region)
     values *= region.arrays.put(share)
     return replace(region, values=values, air=0.0, own=True)
