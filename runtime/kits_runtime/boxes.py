@@ -9,12 +9,12 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
 from kits_runtime.clock import Clock
-from kits_runtime.decide import surely
+from kits_runtime.decide import surely_of
 from kits_runtime.grid import Box, Grid
 from kits_runtime.infer import RunNet, Scores, Slab
 from kits_runtime.join import any_overlap, joined
 from kits_runtime.look import Kept
-from kits_runtime.manifest.schema import KeepSurest, Stage
+from kits_runtime.manifest.schema import Stage
 from kits_runtime.memory import Memory
 from kits_runtime.outcome import Outcome
 from kits_runtime.place import BoxRun, LabelsOf, Place
@@ -103,11 +103,10 @@ def _write(
 
 
 def _sure_of(stage: Stage, outcome: Outcome, box: Box) -> Sure | None:
-    if outcome.sure is None:
+    decide = surely_of(stage)
+    if decide is None or outcome.sure is None:
         return None
-    at_least = next(item.at_least for item in stage.clean if isinstance(item, KeepSurest))
-    placed = outcome.sure[box.seen_from(outcome.box).slices]
-    return Sure(decide=surely(stage.decide, at_least), placed=placed)
+    return Sure(decide=decide, placed=outcome.sure[box.seen_from(outcome.box).slices])
 
 
 def _box_slabs(run: Run, stage: Stage, where: tuple[Grid, Box], kept: Kept) -> Generator[Slab]:

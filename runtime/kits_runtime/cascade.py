@@ -13,17 +13,12 @@ from numpy.typing import NDArray
 
 from kits_runtime.boxes import Means, Progress, Run, fill_outcome
 from kits_runtime.clock import Clock
+from kits_runtime.decide import surely_of
 from kits_runtime.grid import Box, bounding_box, box_of, grid_over
 from kits_runtime.infer import RunNet
 from kits_runtime.join import NOWHERE, union
 from kits_runtime.look import asked_about, boxes_to_look_at
-from kits_runtime.manifest.schema import (
-    KeepSurest,
-    MaskStep,
-    Overlap,
-    Resample,
-    Stage,
-)
+from kits_runtime.manifest.schema import MaskStep, Overlap, Resample, Stage
 from kits_runtime.outcome import Outcome, zeros_stored_as
 from kits_runtime.place import HostPlace, Place
 from kits_runtime.steps import settled
@@ -130,7 +125,7 @@ def _run_stage(run: Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
         on_scan=_room_on_scan(run, window, room),
         window=window,
         reach=NOWHERE,
-        sure=np.zeros(whole.shape, np.uint8) if _asks_who_is_sure(stage) else None,
+        sure=np.zeros(whole.shape, np.uint8) if surely_of(stage) else None,
     )
     if asked:
         fill_outcome(run, stage, asked, outcome)
@@ -138,10 +133,6 @@ def _run_stage(run: Run, stage: Stage, *, room: Room) -> tuple[Outcome, bool]:
         with run.clock.phase(f"{stage.name}.clean"):
             outcome = _cleaned(run, stage, outcome)
     return outcome, bool(asked)
-
-
-def _asks_who_is_sure(stage: Stage) -> bool:
-    return any(isinstance(item, KeepSurest) for item in stage.clean)
 
 
 def _room_on_scan(run: Run, window: Box, room: Room) -> Labels | None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kits_runtime.manifest.schema import Argmax, Decide, Threshold
+from kits_runtime.manifest.schema import Argmax, Decide, KeepSurest, Stage, Threshold
 
 Scores = NDArray[np.float32]
 
@@ -28,6 +28,14 @@ def labels_from_scores(scores: Scores, decide: Decide) -> NDArray[np.uint8]:
 def surely(decide: Decide, at_least: float) -> Threshold:
     """Decides which voxels are labelled for sure: 1 where any class has such a score."""
     return Threshold(at_least=at_least, labels=tuple(int(label > 0) for label in decide.labels))
+
+
+def surely_of(stage: Stage) -> Threshold | None:
+    """Decides the same for a stage with a clean-up that asks for it."""
+    for item in stage.clean:
+        if isinstance(item, KeepSurest):
+            return surely(stage.decide, item.at_least)
+    return None
 
 
 def _label_into(labels: NDArray[np.uint8], where: NDArray[np.bool_], label: int) -> None:
