@@ -16,7 +16,8 @@ def parser_of_command() -> argparse.ArgumentParser:
         prog=NAME,
         description="Trains the nets of a published system, as its paper says, and validates the "
         "whole. Leaves last.safetensors, best.safetensors, run.json, metrics.csv and curves.png. "
-        "Several processes share each batch when torchrun starts them.",
+        "Several processes share each batch when torchrun starts them: torchrun --nproc-per-node N "
+        "--no-python -- kits-train SYSTEM ...; without '--' it takes --start for its own.",
     )
     parser.add_argument(
         "system", choices=sorted(SYSTEMS), metavar="SYSTEM", help=", ".join(SYSTEMS)
