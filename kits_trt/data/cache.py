@@ -29,7 +29,7 @@ from kits_trt.data.make_pieces import pieces_of
 from kits_trt.data.processes import in_processes
 from kits_trt.data.stage_pieces import CasePieces
 from kits_trt.data.stage_views import StageView, stage_view
-from kits_trt.data.stored_pieces import checked, read_pieces, write_pieces
+from kits_trt.data.stored_pieces import StoredPieces, checked, write_pieces
 from kits_trt.systems.system import System
 
 Progress = Callable[[int, int, str], None]
@@ -77,7 +77,7 @@ def cached_pieces(
     for case, (place, damage) in zip(cases, ensured, strict=True):
         if damage is not None:
             _LOGGER.warning("%s: %s; made again", place, damage)
-        made.append(CasePieces(name=case.name, pieces=read_pieces(place)))
+        made.append(CasePieces(name=case.name, pieces=StoredPieces(place)))
         progress(len(made), len(cases), case.name)
     return tuple(made)
 

@@ -8,7 +8,7 @@ may have a worse one: ``hu`` is then the mean of what the mask lets through of e
 times ``share``, the mask resampled alike, it is what the runtime reads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ class CasePieces:
     """The pieces of one case; none where the stage has nowhere to look."""
 
     name: str
-    pieces: tuple[Piece, ...]
+    pieces: Sequence[Piece]
 
 
 def group_of(labels: Labels) -> Group:

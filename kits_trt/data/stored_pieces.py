@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from isal import isal_zlib
@@ -77,9 +77,29 @@ def checked(folder: Path) -> str | None:
     return None
 
 
-def read_pieces(folder: Path) -> tuple[Piece, ...]:
-    """The pieces of a folder that was checked; large arrays are mapped, not read."""
-    return tuple(_read(folder, number, facts) for number, facts in enumerate(_index(folder).pieces))
+class StoredPieces(Sequence[Piece]):
+    """The pieces of a folder that was checked; large arrays are mapped, not read.
+
+    A piece is mapped anew each time it is asked for: a mapping holds a descriptor of its file, and
+    those of a few hundred cases would be more than a process may have.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._facts = _index(folder).pieces
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    @overload
+    def __getitem__(self, number: int) -> Piece: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Piece, ...]: ...
+    def __getitem__(self, number: int | slice) -> Piece | tuple[Piece, ...]:
+        if isinstance(number, slice):
+            return tuple(self[i] for i in range(len(self))[number])
+        number = range(len(self))[number]
+        return _read(self._folder, number, self._facts[number])
 
 
 def _index(folder: Path) -> Index:

@@ -63,6 +63,24 @@ def test_what_is_read_is_what_was_made(tmp_path: Path, cases: Cases) -> None:
                 assert not piece.hu.flags.writeable
 
 
+def test_cases_hold_no_file_open(tmp_path: Path, cases: Cases) -> None:
+    found = from_cache(tmp_path, cases)
+    before = open_files()
+    for case in found:
+        assert [piece.shape for piece in case.pieces[:]] == [piece.shape for piece in case.pieces]
+        assert case.pieces[-1].shape == case.pieces[1].shape
+        with pytest.raises(IndexError):
+            case.pieces[2]
+    assert open_files() == before
+    kept = found[0].pieces[0]
+    assert open_files() > before, "a mapping holds no descriptor any more"
+    del kept
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_what_is_there_is_not_made_again(
     tmp_path: Path, cases: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
