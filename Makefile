@@ -127,7 +127,7 @@ default-bundle: $(VENV)/.installed ## train the bundle in the package and export
 	@$(call phantoms,kidneys,kidneys,$(TEACH))
 	@$(call phantoms,validate,192,$(VALIDATE))
 	@$(TRAIN) --net resunet3d --data $(BUNDLE_RUN)/trunks --max-steps 6600
-	@$(TRAIN) --net msvnet --data $(BUNDLE_RUN)/kidneys --max-steps 51200
+	@$(TRAIN) --net msvnet --data $(BUNDLE_RUN)/kidneys --max-steps 68100
 	@$(EXPORT) --ckpt $(BUNDLE_RUN)/run/best.safetensors
 
 # What cannot be installed side by side is resolved apart; see CONTRIBUTING.md.
