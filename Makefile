@@ -103,7 +103,7 @@ docs-tables: $(VENV)/.installed ## write docs/benchmarks.md and MODEL_CARD.md fr
 # The recipe of the bundle in the package: phantoms alone, and counted steps, so that it can be made again. With
 # ANATOMY=DIR, a KiTS folder, phantoms are drawn around its label maps, and the bundle stays in its run's folder.
 # The kidney net learns from trunks, the tumour net from what lies around kidneys, as sharp as scanners show it.
-# Validated at the end alone: twelve phantoms are too few to choose an epoch by. Some eight hours of one core; THREADS of
+# Validated at the end alone: twelve phantoms are too few to choose an epoch by. Some nine hours of one core; THREADS of
 # them are taken.
 ANATOMY ?=
 BUNDLE_RUN := out/$(if $(ANATOMY),anatomy,default)-bundle
