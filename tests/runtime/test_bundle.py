@@ -1,5 +1,4 @@
 import dataclasses
-import gc
 import hashlib
 import io
 import os
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from manifest_examples import full_manifest
+from open_files import open_below
 
 from kits_runtime.bundle import MANIFEST_NAME, Bundle, open_bundle
 from kits_runtime.errors import BundleError, ManifestError
@@ -143,14 +143,9 @@ def tree(place: Path) -> dict[str, bytes | None]:
     }
 
 
-def open_files() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 def refusal(path: Path) -> str:
     """How opening and checking a bundle ends, which must be an error that a person can read."""
-    gc.collect()  # what other tests left open is closed now, not while files are counted
-    before = open_files()
+    before = open_below(path.parent)
     with pytest.raises(BundleError) as caught:
         open_bundle(path).verify()
     message = str(caught.value)
@@ -159,7 +154,7 @@ def refusal(path: Path) -> str:
     assert message.endswith(".")
     assert message.isprintable()
     assert len(message) < 500
-    assert open_files() == before
+    assert open_below(path.parent) == before
     return message.removeprefix(f"{path}: ")
 
 
@@ -773,11 +768,11 @@ def test_nothing_is_unpacked_or_left_behind(
     monkeypatch.chdir(tmp_path)
     good = write(tmp_path / "good", good_contents())
     bad = write(tmp_path / "bad", {**good_contents(), NET: b"damaged"})
-    before, files = tree(tmp_path), open_files()
+    before = tree(tmp_path)
     open_bundle(good).verify()
     refusal(bad)
     assert tree(tmp_path) == before
-    assert open_files() == files
+    assert open_below(tmp_path) == []
 
 
 def test_a_precision_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
