@@ -1,14 +1,17 @@
-"""Which files of a folder this process holds open; other tests and their threads do not count."""
+"""Which files this process holds open.
+
+Threads of other tests close theirs when they like, so compare what was not open before.
+"""
 
 from pathlib import Path
 
 
-def open_below(folder: Path) -> list[str]:
-    """The paths of all descriptors that lead into a folder, sorted."""
-    paths = []
+def open_files() -> set[tuple[int, Path]]:
+    """Every descriptor, and what it leads to."""
+    found = set()
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            paths.append(descriptor.readlink())
+            found.add((int(descriptor.name), descriptor.readlink()))
         except FileNotFoundError:  # closed since, as that of the listing itself
             continue
-    return sorted(str(path) for path in paths if path.is_relative_to(folder.resolve()))
+    return found

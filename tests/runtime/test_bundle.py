@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from manifest_examples import full_manifest
-from open_files import open_below
+from open_files import open_files
 
 from kits_runtime.bundle import MANIFEST_NAME, Bundle, open_bundle
 from kits_runtime.errors import BundleError, ManifestError
@@ -145,7 +145,7 @@ def tree(place: Path) -> dict[str, bytes | None]:
 
 def refusal(path: Path) -> str:
     """How opening and checking a bundle ends, which must be an error that a person can read."""
-    before = open_below(path.parent)
+    before = open_files()
     with pytest.raises(BundleError) as caught:
         open_bundle(path).verify()
     message = str(caught.value)
@@ -154,7 +154,7 @@ def refusal(path: Path) -> str:
     assert message.endswith(".")
     assert message.isprintable()
     assert len(message) < 500
-    assert open_below(path.parent) == before
+    assert not open_files() - before
     return message.removeprefix(f"{path}: ")
 
 
@@ -768,11 +768,11 @@ def test_nothing_is_unpacked_or_left_behind(
     monkeypatch.chdir(tmp_path)
     good = write(tmp_path / "good", good_contents())
     bad = write(tmp_path / "bad", {**good_contents(), NET: b"damaged"})
-    before = tree(tmp_path)
+    before, files = tree(tmp_path), open_files()
     open_bundle(good).verify()
     refusal(bad)
     assert tree(tmp_path) == before
-    assert open_below(tmp_path) == []
+    assert not open_files() - files
 
 
 def test_a_precision_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

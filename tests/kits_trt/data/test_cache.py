@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from open_files import open_below
+from open_files import open_files
 from training_cases import anatomy, write_case
 
 from kits_runtime.errors import OutOfMemoryError, ScanError
@@ -65,15 +65,16 @@ def test_what_is_read_is_what_was_made(tmp_path: Path, cases: Cases) -> None:
 
 
 def test_cases_hold_no_file_open(tmp_path: Path, cases: Cases) -> None:
+    before = open_files()
     found = from_cache(tmp_path, cases)
     for case in found:
         assert [piece.shape for piece in case.pieces[:]] == [piece.shape for piece in case.pieces]
         assert case.pieces[-1].shape == case.pieces[1].shape
         with pytest.raises(IndexError):
             case.pieces[2]
-    assert open_below(tmp_path) == []
+    assert not open_files() - before
     kept = found[0].pieces[0]
-    assert {Path(path).name for path in open_below(tmp_path)} >= {"0-hu.npy", "0-labels.npy"}
+    assert {path.name for _, path in open_files() - before} >= {"0-hu.npy", "0-labels.npy"}
     del kept
 
 
