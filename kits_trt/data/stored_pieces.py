@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from isal import isal_zlib
@@ -81,15 +81,16 @@ class StoredPieces(Sequence[Piece]):
     """The pieces of a folder that was checked; large arrays are mapped, not read.
 
     A piece is mapped anew each time it is asked for: a mapping holds a descriptor of its file, and
-    those of a few hundred cases would be more than a process may have.
+    those of a few hundred cases would be more than a process may have. Headers and what is small
+    are read once.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._facts = _index(folder).pieces
+        facts = _index(folder).pieces
+        self._pieces = [_Unmapped(folder, number, piece) for number, piece in enumerate(facts)]
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self._pieces)
 
     @overload
     def __getitem__(self, number: int) -> Piece: ...
@@ -98,8 +99,7 @@ class StoredPieces(Sequence[Piece]):
     def __getitem__(self, number: int | slice) -> Piece | tuple[Piece, ...]:
         if isinstance(number, slice):
             return tuple(self[i] for i in range(len(self))[number])
-        number = range(len(self))[number]
-        return _read(self._folder, number, self._facts[number])
+        return self._pieces[number].mapped()
 
 
 def _index(folder: Path) -> Index:
@@ -129,28 +129,60 @@ def _facts(piece: Piece) -> StoredPiece:
     )
 
 
-def _read(folder: Path, number: int, facts: StoredPiece) -> Piece:
-    def mapped(name: str) -> NDArray[Any]:
-        array: NDArray[Any] = np.load(folder / f"{number}-{name}.npy", mmap_mode="r")
-        return array
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an array lies in its file."""
 
-    return Piece(
-        shape=facts.shape,
-        corner=facts.corner,
-        hu=mapped("hu"),
-        labels=mapped("labels"),
-        masks={
-            name: PieceMask(share=mapped(f"share-{place}"), inside=mapped(f"inside-{place}"))
-            for place, name in enumerate(facts.masks)
-        },
-        masked=facts.masked,
-        kept=np.array(mapped("kept")),
-        groups=np.array(mapped("groups")),
-        places=mapped("places"),
-        counts=facts.counts,
-        spacing_mm=facts.spacing_mm,
-        steps=facts.steps,
-    )
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    order: Literal["C", "F"]
+
+    def mapped(self) -> NDArray[Any]:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)
+
+
+class _Unmapped:
+    """A piece without its large arrays."""
+
+    def __init__(self, folder: Path, number: int, facts: StoredPiece) -> None:
+        def place(name: str) -> _Place:
+            return _place_of(folder / f"{number}-{name}.npy")
+
+        self._facts = facts
+        self._hu, self._labels, self._places = place("hu"), place("labels"), place("places")
+        self._masks = {
+            name: (place(f"share-{i}"), place(f"inside-{i}")) for i, name in enumerate(facts.masks)
+        }
+        self._kept = np.array(place("kept").mapped())
+        self._groups = np.array(place("groups").mapped())
+
+    def mapped(self) -> Piece:
+        facts = self._facts
+        return Piece(
+            shape=facts.shape,
+            corner=facts.corner,
+            hu=self._hu.mapped(),
+            labels=self._labels.mapped(),
+            masks={
+                name: PieceMask(share=share.mapped(), inside=inside.mapped())
+                for name, (share, inside) in self._masks.items()
+            },
+            masked=facts.masked,
+            kept=self._kept,
+            groups=self._groups,
+            places=self._places.mapped(),
+            counts=facts.counts,
+            spacing_mm=facts.spacing_mm,
+            steps=facts.steps,
+        )
+
+
+def _place_of(path: Path) -> _Place:
+    array: np.memmap[Any, np.dtype[Any]] = np.load(path, mmap_mode="r")
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+    return _Place(path, array.dtype, array.shape, array.offset, order)
 
 
 def _stored(path: Path) -> StoredArray:
